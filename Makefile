@@ -1,0 +1,52 @@
+# One verb a target; `make` alone lists them. Every target sets up .venv by itself when it must.
+PYTHON ?= python3
+GPU ?=
+BIN := .venv/bin
+PINS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
+READY := .venv/.ready$(if $(GPU),-gpu)
+UV := 0.13.9
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test lint smoke ui pins clean
+
+help:  ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 16
+
+setup: $(READY)  ## make .venv with everything the project needs; GPU=1 brings CUDA
+
+repro: $(READY)  ## the whole experiment: draw, train, fine-tune, test, compare (dvc repro)
+	$(BIN)/dvc repro
+
+test: $(READY)  ## all tests, the whole chain in small and the group on JAX among them
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+lint: $(READY)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+smoke: $(READY)  ## the whole chain, tiny, in a temporary copy
+	$(BIN)/captchalab smoke
+
+ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000
+	$(BIN)/captchalab ui
+
+pins: $(READY)  ## resolve pyproject.toml into the requirements files again
+	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
+		--custom-compile-command "make pins" pyproject.toml -o requirements.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --extra dev --extra gpu \
+		--custom-compile-command "make pins" -c requirements.txt pyproject.toml -o requirements-gpu.txt
+
+clean:  ## remove .venv, what training left off, and caches; data, models and runs stay
+	rm -rf .venv .checkpoints .mypy_cache .pytest_cache .ruff_cache
+
+$(READY): requirements.txt requirements-gpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
+		f"captchalab needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --require-hashes -r $(PINS)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
+	@touch $(if $(GPU),.venv/.ready) $@
