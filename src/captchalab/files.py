@@ -1,0 +1,78 @@
+"""Where things are, and files that are there whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from captchalab.errors import UserError
+
+
+def project_root(start: Path | None = None) -> Path:
+    """The folder with params.yaml and dvc.yaml: at or above `start`, else where the source lies.
+
+    Raises:
+        UserError: there is none.
+    """
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
+        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
+            return folder
+    raise UserError(f"No captchalab project at or above {here}: go to the folder with params.yaml.")
+
+
+def store_root(root: Path) -> Path:
+    """Where runs and checkpoints live: DVC's temporary copies share those of their main project."""
+    return Path(os.environ.get("DVC_ROOT") or root).resolve()
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A place beside `path` to write a file or folder; moved in when the block ends without error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{path.name}.partial-*"):  # by a process that was killed
+        import psutil
+
+        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+            _remove(left)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        yield partial
+        if path.is_dir():
+            shutil.rmtree(path)
+        partial.replace(path)
+    finally:
+        _remove(partial)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Content of a JSON file.
+
+    Raises:
+        UserError: the file is missing or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: make it with `dvc repro`.") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is not JSON ({error}): delete it and make it again with `dvc repro`.") from None

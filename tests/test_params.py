@@ -1,0 +1,128 @@
+import copy
+
+import pytest
+
+from captchalab import params
+from captchalab.errors import UserError
+
+
+def changed(text: str, key: str, value: object) -> dict:
+    """params.yaml's content with one dotted key set."""
+    content = copy.deepcopy(params.parse(text))
+    *parents, last = key.split(".")
+    section = content
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    return content
+
+
+@pytest.fixture(scope="module")
+def text(root) -> str:
+    return (root / "params.yaml").read_text()
+
+
+def test_the_committed_defaults_train_at_1e_3_and_fine_tune_at_1e_4(root):
+    loaded = params.load(root / "params.yaml")
+    for kind in params.KINDS:
+        assert loaded.stage("train", kind).learning_rate == 1e-3
+        assert loaded.stage("finetune", kind).learning_rate == 1e-4
+
+
+def test_the_committed_captchas_are_the_public_benchmarks(root):
+    captcha = params.load(root / "params.yaml").captcha
+    assert captcha.alphabet == "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    assert (captcha.length, captcha.width_px, captcha.height_px) == (4, 128, 64)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("models.ctc.rnn_sise", 64, "models.ctc.rnn_sise = 64 is no known key: did you mean rnn_size?"),
+        ("models.cnn.rnn_size", 64, "models.cnn.rnn_size = 64 is no known key: the keys here are stem_filters"),
+        ("captcha.alphabet", "ABCA", "captcha.alphabet = 'ABCA' repeats A: name each character once."),
+        ("captcha.alphabet", 123, "captcha.alphabet = 123 cannot be: input should be a valid string."),
+        ("captcha.alphabet", "AB C", "captcha.alphabet = 'AB C' has a character nobody can see"),
+        ("captcha.channels", 2, "captcha.channels = 2 cannot be: input should be 1 or 3."),
+        ("captcha.length", 9, "leaves T = 16 time steps, too few for captcha.length = 9, which needs 17"),
+        ("splits.train.images", 0, "splits.train.images = 0 while train.cnn.source = 'pool': draw some, or set it"),
+        ("splits.test.images", 0, "splits.test.images = 0 leaves nothing to measure on: take at least 1."),
+        ("splits.train.images", 10.5, "splits.train.images = 10.5 cannot be: input should be a valid integer"),
+        ("seed", "7", "seed = '7' cannot be: input should be a valid integer."),
+        ("train.ctc.learning_rate", "1e-3", "train.ctc.learning_rate = '1e-3' cannot be"),
+        ("train.ctc.learning_rate", -1.0, "train.ctc.learning_rate = -1.0 cannot be: input should be greater than 0."),
+        ("train.cnn.final_learning_rate", 0.1, "final_learning_rate = 0.1 is above train.cnn.learning_rate = 0.001"),
+        ("train.cnn.warmup_steps", 10**6, "train.cnn.warmup_steps = 1000000 is no less than the stage's"),
+        ("train.cnn.optimizer", "adam", "weight_decay = 0.01 does nothing with optimizer 'adam'"),
+        ("train.cnn.schedule", "constant", "warmup_steps = 400 does nothing with schedule 'constant'"),
+        ("train.cnn.source", "disk", "train.cnn.source = 'disk' cannot be: input should be 'pool' or 'stream'."),
+        ("models.cnn.filters", [32, 64], "has 4 pools for 2 blocks: give one (H, W) for each entry"),
+        ("models.cnn.pools", [[8, 8], [8, 8], [1, 1], [1, 1]], "leaves 0 x 1 cells of a 64 x 128 px image"),
+        ("models.cnn.pools", [[2, 2], [2], [2, 1], [2, 1]], "models.cnn.pools.1.1 is missing"),
+        ("models.cnn.conv_bias", "no", "models.cnn.conv_bias = 'no' cannot be: input should be a valid boolean."),
+        ("models.cnn.dropout", 1.0, "models.cnn.dropout = 1.0 cannot be: input should be less than 1."),
+    ],
+)  # fmt: skip
+def test_an_impossible_value_is_one_sentence_with_key_value_and_remedy(text, key, value, sentence):
+    with pytest.raises(UserError) as raised:
+        params.check(changed(text, key, value))
+    assert sentence in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_key_is_named(text):
+    content = params.parse(text)
+    del content["train"]["cnn"]["epochs"]
+    with pytest.raises(UserError, match=r"train.cnn.epochs is missing"):
+        params.check(content)
+
+
+def test_no_pool_is_needed_where_every_source_is_a_stream(text):
+    content = changed(text, "splits.train.images", 0)
+    for stage in ("train", "finetune"):
+        for kind in params.KINDS:
+            content[stage][kind]["source"] = "stream"
+    assert params.check(content).splits.train.images == 0
+
+
+@pytest.mark.parametrize("broken", ["a: [1", "- 1\n", "x\n"])
+def test_what_is_no_yaml_of_sections_is_one_sentence(tmp_path, broken):
+    path = tmp_path / "params.yaml"
+    path.write_text(broken)
+    with pytest.raises(UserError) as raised:
+        params.load(path)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match=r"params.yaml is missing"):
+        params.load(tmp_path / "params.yaml")
+
+
+def test_parameters_are_frozen(smoke):
+    with pytest.raises(Exception, match="frozen"):
+        smoke.seed = 1
+
+
+def test_writing_back_changes_nothing(text):
+    assert params.dump(params.parse(text)) == text
+
+
+def test_merging_replaces_values_and_keeps_comments(text):
+    content = params.parse(text)
+    params.merge(content, params.parse("models: {ctc: {rnn_size: 96, filters: [8, 16, 32, 64]}}"))
+    merged = params.dump(content)
+    assert "rnn_size: 96                # GRU units, each direction" in merged
+    assert params.check(params.parse(merged)).models.ctc.filters == (8, 16, 32, 64)
+    assert merged.count("#") == text.count("#")
+
+
+def test_merging_an_unknown_key_is_refused(text):
+    with pytest.raises(UserError, match=r"The overlay sets models.ctc.size"):
+        params.merge(params.parse(text), params.parse("models: {ctc: {size: 96}}"))
+
+
+def test_trunk_size_is_that_of_the_reference(root, text):
+    reference = params.check(params.parse(__import__("captchalab.profiles").profiles.merged(text, root, "reference")))
+    assert reference.models.cnn.trunk_size(reference.captcha) == (2, 4)
+    assert reference.models.ctc.trunk_size(reference.captcha) == (2, 16)
