@@ -1,0 +1,110 @@
+"""Each epoch on disk, first; what everything else is told from.
+
+A journal is a folder with four files:
+    journal.json   what was run: an id, names, parameters, tags; once it has ended, its outcome
+    history.csv    a row an epoch: figures that come out the same in every run
+    timing.json    seconds and images/s of each epoch, and the device: figures that do not
+    run.json       the MLflow run that was told, or null; written by `tracking` alone
+"""
+
+import csv
+import io
+import uuid
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from captchalab import files
+
+FILES = ("journal.json", "history.csv", "timing.json", "run.json")
+HISTORY = (
+    "epoch",
+    "step",
+    "images_seen",
+    "learning_rate",  # the highest of the epoch
+    "train/loss",
+    "val/loss",
+    "val/exact",
+    "val/exact_low",
+    "val/exact_high",
+    "val/cer",
+)
+
+
+class Epoch(NamedTuple):
+    figures: dict[str, float]  # the columns of history.csv
+    seconds: float  # of training, without the look at the valid split
+    images_per_s: float
+    ended_at: str  # ISO time
+
+
+class Journal:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def begin(cls, folder: Path, about: dict[str, Any]) -> "Journal":
+        """A new journal; `about` holds name, kind, stage, experiment, device, params and tags."""
+        journal = cls(folder)
+        files.write_json(folder / "run.json", {"run_id": None})
+        journal._write([], about["device"])
+        files.write_json(folder / "journal.json", {"id": uuid.uuid4().hex, "started_at": _now(), **about})
+        return journal
+
+    @property
+    def begun(self) -> bool:
+        """Whether there is one; journal.json is written last."""
+        return (self.folder / "journal.json").exists()
+
+    @property
+    def about(self) -> dict[str, Any]:
+        return files.read_json(self.folder / "journal.json")
+
+    @property
+    def run_id(self) -> str | None:
+        return files.read_json(self.folder / "run.json")["run_id"]
+
+    def epochs(self) -> list[Epoch]:
+        timing = files.read_json(self.folder / "timing.json")["epochs"]
+        rows = read_history(self.folder / "history.csv")
+        # a kill between the two files leaves one row more in one of them
+        return [
+            Epoch(row, t["seconds"], t["images_per_s"], t["ended_at"]) for row, t in zip(rows, timing, strict=False)
+        ]
+
+    def add(self, figures: dict[str, float], seconds: float, images: int) -> None:
+        epochs = [*self.epochs(), Epoch(figures, round(seconds, 2), round(images / seconds, 1), _now())]
+        self._write(epochs, self.about["device"])
+
+    def go_back_to(self, epoch: int) -> None:
+        """Forget what was written after an epoch's end: the checkpoint goes on from there."""
+        self._write(self.epochs()[:epoch], self.about["device"])
+
+    def end(self, outcome: dict[str, Any]) -> None:
+        files.write_json(self.folder / "journal.json", {**self.about, "outcome": outcome})
+
+    def _write(self, epochs: list[Epoch], device: str) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(epoch.figures for epoch in epochs)
+        files.write_text(self.folder / "history.csv", text.getvalue())
+        timing = {
+            "device": device,
+            "train_s": round(sum(epoch.seconds for epoch in epochs), 1),
+            "epochs": [{"seconds": e.seconds, "images_per_s": e.images_per_s, "ended_at": e.ended_at} for e in epochs],
+        }
+        files.write_json(self.folder / "timing.json", timing)
+
+
+def read_history(path: Path) -> list[dict[str, float]]:
+    """Rows of a history.csv; epoch, step and images_seen are whole numbers."""
+    with path.open(newline="") as lines:
+        return [
+            {key: int(value) if key in HISTORY[:3] else float(value) for key, value in row.items()}
+            for row in csv.DictReader(lines)
+        ]
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
