@@ -1,0 +1,186 @@
+"""The command line as a person uses it, each command a process of its own where that matters."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from captchalab.cli import main
+
+VERBS = [
+    "generate",
+    "train",
+    "finetune",
+    "evaluate",
+    "compare",
+    "draw",
+    "predict",
+    "profile",
+    "smoke",
+    "sync",
+    "ui",
+]
+
+
+def process(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "captchalab.cli", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True)
+
+
+def run(*words: object) -> Result:
+    """A verb in this process: Keras is imported once for all."""
+    return CliRunner().invoke(main, list(map(str, words)))
+
+
+@pytest.fixture
+def project(smoke_text, tmp_path, monkeypatch) -> Path:
+    """An empty project with the smoke profile's parameters; one is in its folder."""
+    (tmp_path / "params.yaml").write_text(smoke_text)
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def model(smoke, tmp_path_factory) -> Path:
+    from captchalab import backend
+
+    backend.start(1)
+    from captchalab import models
+
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    models.save(models.build("ctc", smoke.captcha, smoke.network("ctc")), path)
+    return path
+
+
+def test_help_lists_every_verb_within_half_a_second():
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = process("--help")
+        seconds.append(time.perf_counter() - started)
+    assert done.returncode == 0
+    assert all(f"\n  {verb} " in done.stdout for verb in VERBS)
+    assert min(seconds) < 0.5
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb):
+    done = run(verb, "--help")
+    assert done.exit_code == 0
+    assert "Usage:" in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["generate", "holdout"], "'holdout' is not one of 'train', 'valid', 'test'"),
+        (["train", "rnn"], "'rnn' is not one of 'cnn', 'ctc'"),
+        (["evaluate", "cnn"], "data/test/meta.json is missing: make it with `dvc repro`."),
+        (["train", "cnn"], "data/valid/meta.json is missing: make it with `dvc repro`."),
+        (["compare"], "is missing"),
+        (["draw", "ab!"], "'ab!' cannot be drawn: ! a b is not in captcha.alphabet"),
+        (["draw", ""], "'' cannot be drawn: nothing is not in captcha.alphabet"),
+        (
+            ["predict", "none.png", "--model", "cnn"],
+            "models/cnn/finetune/model.keras is missing: train it with",
+        ),
+        (["sync"], "holds no finished stage: run `dvc repro` first."),
+        (["profile", "smoke"], "git does not know a committed params.yaml"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_a_status(project, words, sentence):
+    done = run(*words)
+    assert done.exit_code != 0
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (project / "models").exists() and not (project / "reports").exists()
+
+
+def test_a_sentence_on_stderr_and_nothing_else(project):
+    """As a shell sees it."""
+    done = process("evaluate", "cnn")
+    assert done.returncode == 1
+    assert done.stderr.startswith("captchalab: ") and done.stderr.count("\n") == 1
+    assert done.stdout == ""
+
+
+def test_a_wrong_value_in_params_stops_any_stage_before_work(project):
+    path = project / "params.yaml"
+    path.write_text(path.read_text().replace("length: 4", "length: 0"))
+    done = run("generate", "train")
+    assert done.exit_code == 1
+    assert done.stderr == ("captchalab: params.yaml: captcha.length = 0 cannot be: input should be greater than 0.\n")
+    assert not (project / "data").exists()
+
+
+def test_outside_a_project_the_source_trees_own_is_meant(tmp_path):
+    done = process("draw", "AB12", "-o", tmp_path / "a.png", cwd=tmp_path)
+    assert done.returncode == 0
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.size == (128, 64)
+
+
+def test_draw_writes_one_captcha_or_a_folder_of_them(project):
+    assert run("draw", "0O0O").stdout.strip() == "0O0O.png"
+    run("draw", "0O0O", "--count", 3, "--out", "many")
+    written = sorted((project / "many").iterdir())
+    assert [path.name for path in written] == ["0000.png", "0001.png", "0002.png"]
+    assert written[0].read_bytes() == (project / "0O0O.png").read_bytes()
+    assert written[1].read_bytes() != written[0].read_bytes()
+
+
+def test_predict_reads_files_and_folders(project, model):
+    run("draw", "AB12", "--count", 2, "--out", "many")
+    (project / "many" / "notes.txt").write_text("no picture")
+    table = run("predict", "many", "many/0000.png", "--model", model)
+    assert table.exit_code == 0, table.stderr
+    assert [line.split()[0] for line in table.stdout.splitlines()] == [
+        "many/0000.png",
+        "many/0001.png",
+        "many/0000.png",
+    ]
+    reads = json.loads(run("predict", "many", "--model", model, "--json").stdout)
+    assert [read["file"] for read in reads] == ["many/0000.png", "many/0001.png"]
+    assert all(0 <= read["confidence"] <= 1 for read in reads)
+
+
+def test_predict_takes_jpeg_and_colour(project, model):
+    run("draw", "AB12")
+    Image.open(project / "AB12.png").convert("RGB").save(project / "AB12.jpg", quality=95)
+    done = run("predict", "AB12.png", "AB12.jpg", "--model", model, "--json")
+    assert len(json.loads(done.stdout)) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "picture.png is missing: name a PNG or JPEG file, or a folder of them."),
+        (b"", "picture.png is no picture that can be read"),
+        (b"\x89PNG\r\n\x1a\n broken", "picture.png is no picture that can be read"),
+    ],
+)
+def test_predict_refuses_what_is_no_picture(project, model, content, sentence):
+    if content is not None:
+        (project / "picture.png").write_bytes(content)
+    done = run("predict", "picture.png", "--model", model)
+    assert done.exit_code == 1
+    assert sentence in done.stderr
+
+
+def test_predict_refuses_pictures_of_another_size(project, model):
+    Image.new("L", (170, 80)).save(project / "wide.png")
+    done = run("predict", "wide.png", "--model", model)
+    assert done.exit_code == 1
+    assert "wide.png is 170 x 80 px, the network reads 128 x 64 px" in done.stderr
+
+
+def test_predict_refuses_an_empty_folder(project, model):
+    (project / "empty").mkdir()
+    done = run("predict", "empty", "--model", model)
+    assert "empty holds no PNG or JPEG file" in done.stderr
