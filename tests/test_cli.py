@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from captchalab.cli import main
+from captchalab.journal import Journal
 
 VERBS = [
     "generate",
@@ -124,6 +125,15 @@ def test_outside_a_project_the_source_trees_own_is_meant(tmp_path):
     assert done.returncode == 0
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.size == (128, 64)
+
+
+def test_sync_says_that_mlflow_is_away(project, monkeypatch):
+    Journal.begin(project / "models" / "cnn" / "train", {"device": "a CPU", "experiment": "x"})
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    done = run("sync")
+    assert done.exit_code == 1
+    assert "captchalab: MLflow at http://127.0.0.1:9 cannot be used (" in done.stderr
+    assert "start it, or point MLFLOW_TRACKING_URI elsewhere." in done.stderr
 
 
 def test_draw_writes_one_captcha_or_a_folder_of_them(project):

@@ -128,8 +128,10 @@ def test_sync_tells_of_a_finished_stage_once_and_leaves_its_files(store, client,
 def test_test_figures_land_on_the_fine_tuned_networks_run(store, client, journal, tmp_path):
     finish(journal)
     (tmp_path / "reports").mkdir()
-    (tmp_path / "reports" / "metrics.json").write_text("{}")
-    log_test(journal.folder, store, {"exact": 0.97, "n": 100, "parameters": 7}, tmp_path / "reports")
+    files.write_json(tmp_path / "reports" / "metrics.json", {"exact": 0.97, "n": 100, "parameters": 7})
+    log_test(journal.folder, store, tmp_path / "reports")
+    files.write_json(tmp_path / "reports" / "metrics.json", {"exact": 0.5})
+    log_test(journal.folder, store, tmp_path / "reports", again=False)
     run = client.get_run(find_run(client, journal))
     assert run.data.metrics["test/exact"] == 0.97
     assert run.data.metrics["network/parameters"] == 7

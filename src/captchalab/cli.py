@@ -85,7 +85,7 @@ def evaluate(kind: "Kind") -> None:
         f"{figures['exact_high']:.2%}) on {figures['n']:,} captchas, cer {figures['cer']:.2%}; see {out}"
     )
     store = tracking.Store.of(root)
-    tracking.attempt(store, lambda: tracking.log_test(root / "models" / kind / "finetune", store, figures, out))
+    tracking.attempt(store, lambda: tracking.log_test(root / "models" / kind / "finetune", store, out))
 
 
 @main.command()
@@ -187,8 +187,12 @@ def sync() -> None:
     found = sorted(root.glob("models/*/*/journal.json"))
     if not found:
         raise UserError(f"{root / 'models'} holds no finished stage: run `dvc repro` first.")
-    for journal in found:
-        print(f"{journal.parent.relative_to(root)}: run {tracking.sync(journal.parent, store)}")
+    with tracking.needed(store):
+        for stage in (journal.parent for journal in found):
+            print(f"{stage.relative_to(root)}: run {tracking.sync(stage, store)}")
+            reports = root / "reports" / stage.parent.name
+            if stage.name == "finetune" and (reports / "metrics.json").exists():
+                tracking.log_test(stage, store, reports, again=False)
 
 
 @main.command()
@@ -200,7 +204,12 @@ def ui(port: int) -> None:
     root, params = _project()
     store = tracking.Store.of(root)
     command = tracking.ui_command(store, port)
-    print(f"The runs: {tracking.ui_page(store, params.tracking.experiment, port)} (Ctrl-C ends it)", flush=True)
+    with tracking.needed(store):
+        page = tracking.ui_page(store, params.tracking.experiment, port)
+    if store.is_server:
+        print(f"The runs are on a server of their own: {page}")
+        return
+    print(f"The runs: {page} (Ctrl-C ends it)", flush=True)
     os.execvp(command[0], command)
 
 

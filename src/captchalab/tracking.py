@@ -11,13 +11,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from captchalab import files
+from captchalab.errors import UserError
 from captchalab.journal import FILES, Journal
 
 # MLflow's own defaults retry for about four minutes before they give up on a server.
@@ -48,6 +50,10 @@ class Store(NamedTuple):
         if uri := os.environ.get("MLFLOW_TRACKING_URI"):
             return cls(uri, None, folder)
         return cls(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts", folder)
+
+    @property
+    def is_server(self) -> bool:
+        return self.uri.startswith("http")
 
     def client(self) -> Any:
         """An MlflowClient of this store; the first use of a database makes it."""
@@ -196,15 +202,30 @@ def attempt(store: Store, action: Callable[[], object], quiet: bool = False) -> 
         action()
     except Exception as error:  # whatever MLflow or its store says, the journal has it all
         if not quiet:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
             print(
-                f"captchalab: MLflow at {store.uri} does not take this run ({reason}); work goes on without it, "
-                "and `captchalab sync` tells it later.",
+                f"captchalab: MLflow at {store.uri} does not take this run ({_reason(error)}); work goes on without "
+                "it, and `captchalab sync` tells it later.",
                 file=sys.stderr,
                 flush=True,
             )
         return False
     return True
+
+
+@contextmanager
+def needed(store: Store) -> Iterator[None]:
+    """Where nothing can be done without MLflow, what it says becomes a `UserError`."""
+    try:
+        yield
+    except Exception as error:
+        raise UserError(
+            f"MLflow at {store.uri} cannot be used ({_reason(error)}): start it, or point MLFLOW_TRACKING_URI "
+            "elsewhere."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def find_run(client: Any, journal: Journal) -> str | None:
@@ -239,15 +260,22 @@ def sync(folder: Path, store: Store) -> str:
         return telling.run_id
 
 
-def log_test(folder: Path, store: Store, figures: dict[str, float], reports: Path) -> None:
+def log_test(folder: Path, store: Store, reports: Path, again: bool = True) -> None:
     """Test figures and pictures onto the run of the network in models/<kind>/finetune.
 
     What is measured on the test split is named test/..., what is so of the network network/...
+
+    Args:
+        reports: reports/<kind>, as `evaluate` leaves it.
+        again: also where the run has test figures already.
     """
     from mlflow.entities import Metric
 
     run_id = sync(folder, store)
     client = store.client()
+    if not again and "test/exact" in client.get_run(run_id).data.metrics:
+        return
+    figures = files.read_json(reports / "metrics.json")
     now = int(datetime.now(UTC).timestamp() * 1000)
     named = {f"{'test' if key.startswith(('exact', 'cer', 'n')) else 'network'}/{key}": figures[key] for key in figures}
     client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in named.items()])
@@ -307,7 +335,8 @@ def _git(root: Path, *words: str) -> str:
 def ui_page(store: Store, experiment: str, port: int) -> str:
     """The page with the experiment's runs; MLflow's own start page is about something else."""
     number = experiment_id(store.client(), store, experiment)
-    return f"http://127.0.0.1:{port}/#/experiments/{number}/runs?workflowType=machine_learning"
+    server = store.uri if store.is_server else f"http://127.0.0.1:{port}"
+    return f"{server}/#/experiments/{number}/runs?workflowType=machine_learning"
 
 
 def ui_command(store: Store, port: int) -> list[str]:
