@@ -1,6 +1,7 @@
 """The command line as a person uses it, each command a process of its own where that matters."""
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -86,11 +87,13 @@ def test_every_verb_explains_itself(verb):
         (["train", "cnn"], "data/valid/meta.json is missing: make it with `dvc repro`."),
         (["compare"], "is missing"),
         (["draw", "ab!"], "'ab!' cannot be drawn: ! a b is not in captcha.alphabet"),
-        (["draw", ""], "'' cannot be drawn: nothing is not in captcha.alphabet"),
+        (["draw", ""], "'' cannot be drawn: give a text of at least one character."),
         (
             ["predict", "none.png", "--model", "cnn"],
             "models/cnn/finetune/model.keras is missing: train it with",
         ),
+        (["predict", "none.png", "--model", "rnn"], "--model rnn is neither cnn nor ctc nor a file"),
+        (["draw", "AB12", "--out", "/proc/none/a.png"], "/proc/none/a.png cannot be written ("),
         (["sync"], "holds no finished stage: run `dvc repro` first."),
         (["profile", "smoke"], "git does not know a committed params.yaml"),
     ],
@@ -134,6 +137,14 @@ def test_sync_says_that_mlflow_is_away(project, monkeypatch):
     assert done.exit_code == 1
     assert "captchalab: MLflow at http://127.0.0.1:9 cannot be used (" in done.stderr
     assert "start it, or point MLFLOW_TRACKING_URI elsewhere." in done.stderr
+
+
+def test_a_taken_port_is_one_sentence(project):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = run("ui", "--port", port)
+    assert done.exit_code == 1
+    assert f"Port {port} on 127.0.0.1 is taken" in done.stderr
 
 
 def test_draw_writes_one_captcha_or_a_folder_of_them(project):

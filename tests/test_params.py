@@ -70,6 +70,13 @@ def test_an_impossible_value_is_one_sentence_with_key_value_and_remedy(text, key
     assert "\n" not in str(raised.value)
 
 
+def test_a_misspelt_key_is_named_and_not_just_missed(text):
+    content = params.parse(text)
+    content["models"]["ctc"]["rnn_sise"] = content["models"]["ctc"].pop("rnn_size")
+    with pytest.raises(UserError, match="rnn_sise = 128 is no known key: did you mean rnn_size"):
+        params.check(content)
+
+
 def test_a_missing_key_is_named(text):
     content = params.parse(text)
     del content["train"]["cnn"]["epochs"]

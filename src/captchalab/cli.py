@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,10 +121,11 @@ def draw(text: str, count: int, out: Path | None) -> None:
     from captchalab.rendering import draw_text
 
     unknown = sorted(set(text) - set(params.captcha.alphabet))
-    if unknown or not text:
+    if not text:
+        raise UserError("'' cannot be drawn: give a text of at least one character.")
+    if unknown:
         raise UserError(
-            f"{text!r} cannot be drawn: {' '.join(unknown) or 'nothing'} is not in captcha.alphabet = "
-            f"{params.captcha.alphabet!r}."
+            f"{text!r} cannot be drawn: {' '.join(unknown)} is not in captcha.alphabet = {params.captcha.alphabet!r}."
         )
     if count == 1:
         written = [out or Path(f"{text}.png")]
@@ -131,8 +133,11 @@ def draw(text: str, count: int, out: Path | None) -> None:
         written = [(out or Path(text)) / f"{i:04d}.png" for i in range(count)]
     for i, path in enumerate(written):
         pixels = draw_text(params.captcha, text, params.seed, i)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels[..., 0] if params.captcha.channels == 1 else pixels).save(path, "PNG")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels[..., 0] if params.captcha.channels == 1 else pixels).save(path, "PNG")
+        except OSError as error:
+            raise UserError(f"{path} cannot be written ({error.strerror}): name another place with --out.") from None
     print(written[0] if count == 1 else f"{count} captchas in {written[0].parent}")
 
 
@@ -145,6 +150,8 @@ def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
     path = (
         files.project_root() / "models" / model / "finetune" / "model.keras" if model in ("cnn", "ctc") else Path(model)
     )
+    if model not in ("cnn", "ctc") and not path.exists():
+        raise UserError(f"--model {model} is neither cnn nor ctc nor a file: name a model.keras that is there.")
     from captchalab.predictor import read_files
 
     reads = read_files(path, images)
@@ -202,6 +209,9 @@ def ui(port: int) -> None:
     from captchalab import tracking
 
     root, params = _project()
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"Port {port} on 127.0.0.1 is taken: end what runs there, or take another with --port.")
     store = tracking.Store.of(root)
     command = tracking.ui_command(store, port)
     with tracking.needed(store):

@@ -209,7 +209,8 @@ def check(content: dict[str, Any], source: str = "params.yaml") -> Params:
     try:
         params = Params.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # a misspelt key is missing too: the misspelling is what helps
+        first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise UserError(f"{source}: {_sentence(first)}{more}") from None
     for problem in _impossible(params):

@@ -81,7 +81,7 @@ def smoke(root: Path, keep: bool = False) -> int:
         copy_project(root, folder)
         (folder / "params.yaml").write_text(merged((root / "params.yaml").read_text(), root, "smoke"))
         status = subprocess.run(["dvc", "repro"], cwd=folder, env=copy_environment(), check=False).returncode
-        print(f"smoke: {'the whole chain ran' if status == 0 else 'failed'}, in {folder}")
+        print(f"smoke: {'the whole chain ran' if status == 0 else 'failed'}{f', in {folder}' if keep else ''}")
         return status
     finally:
         if not keep:
