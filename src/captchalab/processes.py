@@ -43,7 +43,7 @@ def end_with_dvc() -> None:
         return
     _end_when(
         lambda: not all(process.is_running() for process in watched),
-        "captchalab: dvc has ended, so this stage ends too; the next `dvc repro` goes on from its last epoch.",
+        "captchalab: dvc has ended, so this stage ends too; the next `dvc repro` goes on.",
     )
 
 

@@ -22,13 +22,12 @@ from captchalab import files
 from captchalab.errors import UserError
 from captchalab.journal import FILES, Journal
 
-# MLflow's own defaults retry for about four minutes before they give up on a server.
-HTTP_LIMITS = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_HTTP_REQUEST_TIMEOUT": "20"}
-LOCAL_SETTINGS = {
+SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_DISABLE_AGENT_DETECTION": "true",
-    "GIT_PYTHON_REFRESH": "quiet",
-    **HTTP_LIMITS,
+    "GIT_PYTHON_REFRESH": "quiet",  # no git is no reason for a warning of many lines
+    # MLflow's own defaults retry for about four minutes before they give up on a server
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
 SYSTEM_EVERY_S = 10.0
 DESCRIPTION = """\
@@ -57,7 +56,7 @@ class Store(NamedTuple):
 
     def client(self) -> Any:
         """An MlflowClient of this store; the first use of a database makes it."""
-        for key, value in LOCAL_SETTINGS.items():
+        for key, value in SETTINGS.items():
             os.environ.setdefault(key, value)
         import logging
 
