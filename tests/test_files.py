@@ -19,6 +19,7 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path):
 
 def test_what_a_killed_process_left_is_cleared_away(tmp_path):
     (tmp_path / ".data.partial-999999999").mkdir()
+    (tmp_path / ".data.partial-999999999-journal").touch()  # as sqlite names it
     (tmp_path / ".data.partial-1").mkdir()  # of a process that lives
     with whole(tmp_path / "data") as partial:
         partial.mkdir()

@@ -70,6 +70,8 @@ def chain(root, smoke_text, tmp_path_factory) -> Path:
         kill_in(folder, stage)
     last = dvc(folder, "repro")
     (folder / "last.log").write_text(last.stdout + last.stderr)
+    for words in (["add", "-A"], ["commit", "-qm", "run"]):
+        subprocess.run([*GIT, *words], cwd=folder, check=True)
     return folder
 
 
@@ -271,8 +273,6 @@ def test_a_changed_parameter_makes_stale_what_it_shapes_and_no_more(chain):
 
 
 def test_an_experiment_in_a_temporary_copy_logs_to_the_same_store(chain, client):
-    subprocess.run([*GIT, "add", "-A"], cwd=chain, check=True)
-    subprocess.run([*GIT, "commit", "-qm", "run"], cwd=chain, check=True)
     before = len(runs(client, kind="ctc"))
     dvc(chain, "exp", "run", "--temp", "--name", "wider", "-S", "models.ctc.rnn_size=12")
     found = runs(client, kind="ctc")

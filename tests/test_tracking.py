@@ -57,6 +57,26 @@ def steps(client, run_id: str, name: str) -> list[int]:
     return [metric.step for metric in client.get_metric_history(run_id, name)]
 
 
+def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
+    making = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from captchalab import tracking as t; t.Store.of(t.Path(sys.argv[1])).client()",
+            str(tmp_path),
+        ],
+    )
+    folder = tmp_path / "mlruns"
+    while not any(path.stat().st_size for path in folder.glob(".mlflow.db.partial-*")):
+        assert making.poll() is None
+        time.sleep(0.01)
+    making.kill()
+    making.wait()
+    assert not (folder / "mlflow.db").exists()
+    assert len(Store.of(tmp_path).client().search_experiments()) == 1
+    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [".mlflow.lock", "mlflow.db"]
+
+
 def test_a_run_has_the_journals_params_tags_and_figures(store, client, journal):
     run = client.get_run(Telling(journal, store).tell())
     assert run.info.run_name == "ctc finetune"

@@ -36,7 +36,8 @@ def whole(path: Path) -> Iterator[Path]:
     for left in path.parent.glob(f".{path.name}.partial-*"):  # by a process that was killed
         import psutil
 
-        if not psutil.pid_exists(int(left.name.rpartition("-")[2])):
+        pid = left.name.removeprefix(f".{path.name}.partial-").partition("-")[0]  # sqlite adds "-journal"
+        if not psutil.pid_exists(int(pid)):
             _remove(left)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:

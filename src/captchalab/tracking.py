@@ -54,6 +54,12 @@ class Store(NamedTuple):
     def is_server(self) -> bool:
         return self.uri.startswith("http")
 
+    @property
+    def database(self) -> Path | None:
+        """The file of an sqlite store."""
+        prefix = "sqlite:///"
+        return Path(self.uri.removeprefix(prefix)) if self.uri.startswith(prefix) else None
+
     def client(self) -> Any:
         """An MlflowClient of this store; the first use of a database makes it."""
         for key, value in SETTINGS.items():
@@ -68,9 +74,20 @@ class Store(NamedTuple):
         self.folder.mkdir(parents=True, exist_ok=True)
         # two processes that make the same database at once crash with "duplicate column name"
         with FileLock(self.folder / ".mlflow.lock"):
+            if self.database and not self.database.exists():
+                self._make_database(self.database)
             client = mlflow.MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         return client
+
+    @staticmethod
+    def _make_database(database: Path) -> None:
+        """MLflow makes its tables in some forty steps; a kill between two leaves what no later start can mend."""
+        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+        with files.whole(database) as partial:
+            store = SqlAlchemyStore(f"sqlite:///{partial}", (database.parent / "artifacts").as_uri())
+            store.engine.dispose()
 
 
 class Telling:
