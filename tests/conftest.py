@@ -11,6 +11,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 os.environ.pop("MLFLOW_TRACKING_URI", None)
 
+import workspace
+
 from captchalab import params, profiles
 
 ROOT = Path(__file__).parents[1]
@@ -30,6 +32,33 @@ def smoke_text() -> str:
 @pytest.fixture(scope="session")
 def smoke(smoke_text: str) -> params.Params:
     return params.check(params.parse(smoke_text))
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory) -> Path:
+    """A new MLflow database, to be copied: making one takes seconds."""
+    from captchalab.store import Store
+
+    store = Store.of(tmp_path_factory.mktemp("database"))
+    store.client()
+    assert store.database
+    return store.database
+
+
+@pytest.fixture(scope="session")
+def untrained(smoke, smoke_text, database, tmp_path_factory) -> dict[params.Kind, Path]:
+    """models/<kind> of two networks that were exported for real."""
+    root = workspace.make(tmp_path_factory.mktemp("untrained") / "project", smoke_text, database)
+    return {kind: workspace.export_untrained(smoke, kind, root) for kind in params.KINDS}
+
+
+@pytest.fixture
+def project(smoke_text, database, tmp_path, monkeypatch) -> Path:
+    """A project without networks, with a test split and an MLflow store; one is in its folder."""
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    root = workspace.make(tmp_path / "project", smoke_text, database)
+    monkeypatch.chdir(root)
+    return root
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,5 +1,6 @@
 """Where things are, and files that are there whole or not at all."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -62,7 +63,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: Any, indent: int | None = None) -> str:
+    return json.dumps(content, indent=indent, ensure_ascii=False)
 
 
 def read_json(path: Path) -> Any:
@@ -77,3 +82,16 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} is missing: make it with `dvc repro`.") from None
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not JSON ({error}): delete it and make it again with `dvc repro`.") from None
+
+
+def md5(path: Path) -> str:
+    """A file's content, named as DVC names it.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    try:
+        with path.open("rb") as content:
+            return hashlib.file_digest(content, "md5").hexdigest()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): name a file that is there.") from None

@@ -1,0 +1,97 @@
+"""A workspace as the chain leaves it, small: networks that are exported for real, with chosen predictions."""
+
+import csv
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+
+from captchalab import dataset, files, packaging, params, relocation, statistics
+from captchalab.journal import HISTORY, Journal
+from captchalab.params import Kind, Params
+
+N = 200  # test captchas
+counter = itertools.count()
+
+
+def make(root: Path, text: str, database: Path) -> Path:
+    """A project without networks: parameters, a test split, an empty MLflow store."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "params.yaml").write_text(text)
+    (root / "dvc.yaml").write_text("stages: {}\n")
+    (root / "dvc.lock").write_text("stages: {generate@test: {outs: [{path: data/test, md5: 123.dir}]}}\n")
+    (root / "mlruns").mkdir()
+    shutil.copyfile(database, root / "mlruns" / "mlflow.db")
+    relocation.relocate(root / "mlruns")
+    captcha = params.load(root / "params.yaml").captcha
+    dataset.generate(captcha, "test", params.SplitParams(images=N), 7, root / "data" / "test", workers=1)
+    return root
+
+
+def export_untrained(params: Params, kind: Kind, root: Path) -> Path:
+    """An untrained network, saved and exported for real: models/<kind> below `root`."""
+    from captchalab import backend
+
+    backend.start(1)
+    from captchalab import export, models
+
+    network = root / "models" / kind / "finetune" / "model.keras"
+    models.save(models.build(kind, params.captcha, params.network(kind)), network)
+    export.export(network, root / "data" / "test", root / "models" / kind / "export")
+    return root / "models" / kind
+
+
+def put(root: Path, kind: Kind, model: Path, right: int, val_exact: float = 0.5, name: str = "") -> packaging.Files:
+    """A fine-tuned network in the workspace which reads the first `right` test captchas.
+
+    Args:
+        model: models/<kind> of `export_untrained`; each call makes another network of it.
+    """
+    network = packaging.Files.of(root, kind)
+    number = next(counter)
+    for stage in params.STAGES:
+        folder = root / "models" / kind / stage
+        shutil.rmtree(folder, ignore_errors=True)
+        about = {
+            "name": f"{kind} {stage}",
+            "kind": kind,
+            "stage": stage,
+            "experiment": "tests",
+            "device": "a CPU",
+            "params": {"learning_rate": 1e-3 if stage == "train" else 1e-4, "conv_depth": 1, "seed": 7},
+            "tags": {"kind": kind, "stage": stage, "git_sha": "abc", "name": name},
+        }
+        journal = Journal.begin(folder, about)
+        row = {**dict.fromkeys(HISTORY, 0.5), "epoch": 1, "step": 8, "images_seen": 64}
+        journal.add(row, 2.0, 64)
+        journal.end({"stopped": "all epochs", "best_epoch": 1, "best": {"val/exact": val_exact, "val/loss": 1.0}})
+        (folder / "model.keras").write_bytes(
+            (model / "finetune" / "model.keras").read_bytes() + f"{stage} {number}".encode()
+        )
+    shutil.rmtree(network.onnx.parent, ignore_errors=True)
+    shutil.copytree(model / "export", network.onnx.parent)
+    exported = onnx.load(network.onnx)
+    about = {p.key: p.value for p in exported.metadata_props} | {
+        "network_md5": files.md5(network.finetune / "model.keras")
+    }
+    onnx.helper.set_model_props(exported, about)
+    onnx.save(exported, network.onnx)
+    put_reports(network, right)
+    return network
+
+
+def put_reports(network: packaging.Files, right: int) -> None:
+    labels = np.load(network.test / "labels.npy")
+    truths = dataset.SplitData(labels, labels, files.read_json(network.test / "meta.json")).texts()
+    predictions = [truth if i < right else "" for i, truth in enumerate(truths)]
+    network.reports.mkdir(parents=True, exist_ok=True)
+    with (network.reports / "predictions.csv").open("w", newline="") as out:
+        rows = csv.writer(out)
+        rows.writerow(("index", "truth", "prediction", "confidence"))
+        rows.writerows((i, t, p, 0.5) for i, (t, p) in enumerate(zip(truths, predictions, strict=True)))
+    figures = statistics.exact(truths, predictions).as_metrics("exact")
+    cer = statistics.cer(truths, predictions)
+    files.write_json(network.reports / "metrics.json", {**figures, "cer": cer, "parameters": 7, "images_seen": 128})
+    files.write_json(network.reports / "timing.json", {"train_min": 1.0, "finetune_min": 0.5})
