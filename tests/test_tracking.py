@@ -1,16 +1,16 @@
 """Journals against a real MLflow store of sqlite and files."""
 
 import shutil
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+import workspace
 
-from captchalab import files, tracking
+from captchalab import dataset, files, packaging, params, relocation, tracking
 from captchalab.journal import HISTORY, Journal
-from captchalab.tracking import Background, Store, Telling, attempt, find_run, log_test, sync
+from captchalab.registry import fetch
+from captchalab.store import Store
+from captchalab.tracking import Background, Telling, find_run, log_test, sync
 
 
 def figures(epoch: int) -> dict[str, float]:
@@ -24,15 +24,18 @@ ABOUT = {
     "stage": "finetune",
     "experiment": "tests",
     "device": "a CPU",
-    "params": {"learning_rate": 1e-4, "rnn_size": 8},
+    "params": {"learning_rate": 1e-4, "conv_depth": 1, "rnn_size": 8},
     "tags": {"kind": "ctc", "stage": "finetune", "git_sha": "abc"},
 }
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory) -> Store:
-    """One database for the module: making one takes seconds."""
-    return Store.of(tmp_path_factory.mktemp("store"))
+def store(database, tmp_path_factory) -> Store:
+    """One store for the module."""
+    store = Store.of(tmp_path_factory.mktemp("store"))
+    shutil.copytree(database.parent, store.folder)
+    relocation.relocate(store.folder)
+    return store
 
 
 @pytest.fixture(scope="module")
@@ -57,30 +60,10 @@ def steps(client, run_id: str, name: str) -> list[int]:
     return [metric.step for metric in client.get_metric_history(run_id, name)]
 
 
-def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
-    making = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sys; from captchalab import tracking as t; t.Store.of(t.Path(sys.argv[1])).client()",
-            str(tmp_path),
-        ],
-    )
-    folder = tmp_path / "mlruns"
-    while not any(path.stat().st_size for path in folder.glob(".mlflow.db.partial-*")):
-        assert making.poll() is None
-        time.sleep(0.01)
-    making.kill()
-    making.wait()
-    assert not (folder / "mlflow.db").exists()
-    assert len(Store.of(tmp_path).client().search_experiments()) == 1
-    assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [".mlflow.lock", "mlflow.db"]
-
-
 def test_a_run_has_the_journals_params_tags_and_figures(store, client, journal):
     run = client.get_run(Telling(journal, store).tell())
-    assert run.info.run_name == "ctc finetune"
-    assert run.data.params == {"learning_rate": "0.0001", "rnn_size": "8"}
+    assert run.info.run_name == "ctc finetune rnn 8 depth 1 lr 0.0001"
+    assert run.data.params == {"learning_rate": "0.0001", "conv_depth": "1", "rnn_size": "8"}
     assert run.data.tags["git_sha"] == "abc"
     assert run.data.tags["journal_id"] == journal.about["id"]
     assert run.data.metrics["val/exact"] == 1.0
@@ -145,19 +128,6 @@ def test_sync_tells_of_a_finished_stage_once_and_leaves_its_files(store, client,
     assert {path.name: path.read_bytes() for path in journal.folder.iterdir()} == before
 
 
-def test_test_figures_land_on_the_fine_tuned_networks_run(store, client, journal, tmp_path):
-    finish(journal)
-    (tmp_path / "reports").mkdir()
-    files.write_json(tmp_path / "reports" / "metrics.json", {"exact": 0.97, "n": 100, "parameters": 7})
-    log_test(journal.folder, store, tmp_path / "reports")
-    files.write_json(tmp_path / "reports" / "metrics.json", {"exact": 0.5})
-    log_test(journal.folder, store, tmp_path / "reports", again=False)
-    run = client.get_run(find_run(client, journal))
-    assert run.data.metrics["test/exact"] == 0.97
-    assert run.data.metrics["network/parameters"] == 7
-    assert [item.path for item in client.list_artifacts(run.info.run_id, "test")] == ["test/metrics.json"]
-
-
 def test_system_metrics_are_on_the_run(store, client, journal, monkeypatch):
     telling = Telling(journal, store)
     run_id = telling.tell()
@@ -185,68 +155,90 @@ def test_a_store_that_is_away_costs_one_warning_and_no_time(journal, tmp_path, m
     assert journal.run_id is None
 
 
-def test_attempt_says_what_failed(store, capsys):
-    def fail() -> None:
-        raise ValueError("the disk\nis full")
-
-    assert not attempt(store, fail)
-    assert "(the disk is full)" in capsys.readouterr().err
-    assert attempt(store, lambda: None)
-
-
-def test_the_store_is_the_projects_whatever_folder_one_is_in(root, tmp_path, monkeypatch):
-    monkeypatch.delenv("DVC_ROOT", raising=False)
-    monkeypatch.chdir(root / "tests")
-    assert Store.of(files.project_root()).uri == f"sqlite:///{root}/mlruns/mlflow.db"
+def test_the_splits_are_inputs_of_the_run_by_dvcs_md5(store, client, tmp_path):
+    tags = {**ABOUT["tags"], "data_md5_train": "1.dir", "data_md5_valid": "2.dir", "data_md5_test": "3.dir"}
+    journal = Journal.begin(tmp_path / "finetune", {**ABOUT, "tags": tags})
+    run = client.get_run(Telling(journal, store).tell())
+    assert {item.dataset.name: item.dataset.digest for item in run.inputs.dataset_inputs} == {
+        "train": "1.dir",
+        "valid": "2.dir",
+    }
 
 
-def test_dvcs_temporary_copies_share_the_main_projects_store(tmp_path, monkeypatch):
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "main"))
-    assert Store.of(tmp_path / "copy").folder == tmp_path / "main" / "mlruns"
+@pytest.fixture
+def network(project, untrained) -> packaging.Files:
+    """A fine-tuned network of a workspace that no run knows yet."""
+    return workspace.put(project, "ctc", untrained["ctc"], 100)
 
 
-def test_mlflow_tracking_uri_points_elsewhere(tmp_path, monkeypatch):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5001")
-    store = Store.of(tmp_path)
-    assert (store.uri, store.artifacts) == ("http://127.0.0.1:5001", None)
+def test_test_figures_land_on_the_fine_tuned_networks_run(network, project):
+    here = Store.of(project)
+    trained = sync(network.finetune.parent / "train", here)
+    log_test(network, here)
+    client = here.client()
+    run = client.get_run(sync(network.finetune, here))
+    figures = run.data.metrics
+    assert (figures["test/exact"], figures["test/exact_low"], figures["test/n"]) == (0.5, 0.43136, 200)
+    assert (figures["network/parameters"], figures["network/images_seen"], figures["network/minutes"]) == (7, 128, 1.5)
+    assert run.data.params["train/learning_rate"] == "0.001"
+    assert run.data.tags["train_run_id"] == trained
+    assert "test/metrics.json" in {item.path for item in client.list_artifacts(run.info.run_id, "test")}
 
 
-def test_three_processes_at_once_make_one_database(tmp_path):
-    script = (
-        "import sys; from pathlib import Path; from captchalab.tracking import Store, experiment_id\n"
-        "store = Store.of(Path(sys.argv[1])); print(experiment_id(store.client(), store, 'one'))"
+def test_figures_are_there_once_and_again_only_where_asked(network, project):
+    here = Store.of(project)
+    model_id = log_test(network, here)
+    workspace.put_reports(network, 150)
+    assert log_test(network, here, again=False) == model_id
+    client = here.client()
+    assert client.get_run(sync(network.finetune, here)).data.metrics["test/exact"] == 0.5
+    assert log_test(network, here) == model_id, "the same network, the same model"
+    assert client.get_run(sync(network.finetune, here)).data.metrics["test/exact"] == 0.75
+
+
+def test_the_network_is_a_logged_model_and_its_figures_hang_on_the_test_split(network, project):
+    here = Store.of(project)
+    started = time.monotonic()
+    model_id = log_test(network, here)
+    assert time.monotonic() - started < 10, "under 3 s on an idle machine; tests share theirs"
+    client = here.client()
+    model = client.get_logged_model(model_id)
+    assert (model.name, str(model.status), model.source_run_id) == (
+        "captcha-ctc",
+        "READY",
+        sync(network.finetune, here),
     )
-    started = [
-        subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
-    ids = [process.communicate()[0].strip() for process in started]
-    assert [process.returncode for process in started] == [0, 0, 0]
-    assert len(set(ids)) == 1
-
-
-def test_data_md5_is_the_one_in_dvc_lock(tmp_path):
-    assert tracking.data_md5(tmp_path) == {}
-    (tmp_path / "dvc.lock").write_text(
-        "stages:\n  generate@test:\n    outs:\n    - path: data/test\n      md5: 123.dir\n"
+    [found] = client.search_logged_models(
+        [model.experiment_id],
+        "metrics.`test/exact` > 0.4",
+        datasets=[{"dataset_name": "test", "dataset_digest": "123.dir"}],
     )
-    assert tracking.data_md5(tmp_path) == {"test": "123.dir"}
+    assert found.model_id == model_id
 
 
-def test_tags_say_where_a_run_comes_from(tmp_path):
-    git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-    (tmp_path / "file").write_text("1")
-    (tmp_path / "dvc.lock").write_text("schema: '1.0'\n")
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
-        subprocess.run([*git, *words], cwd=tmp_path, check=True)
-    trained = tmp_path / "models" / "ctc" / "train"
-    trained.mkdir(parents=True)
-    files.write_json(trained / "run.json", {"run_id": "r1"})
-    tags = tracking.run_tags(tmp_path, "ctc", "finetune")
-    assert len(tags["git_sha"]) == 40
-    assert (tags["git_dirty"], tags["train_run_id"]) == ("false", "r1")
-    (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
-    assert tracking.run_tags(tmp_path, "ctc", "train")["git_dirty"] == "false", "the chain writes it as it goes"
-    (tmp_path / "file").write_text("2")
-    assert tracking.run_tags(tmp_path, "ctc", "train")["git_dirty"] == "true"
-    shutil.rmtree(tmp_path / ".git")
-    assert tracking.run_tags(Path(tmp_path), "ctc", "train")["git_sha"] == "none"
+def test_a_network_exported_anew_is_a_model_of_its_own(network, project, untrained):
+    here = Store.of(project)
+    before = log_test(network, here)
+    network.onnx.write_bytes((untrained["cnn"] / "export" / "model.onnx").read_bytes())
+    assert log_test(network, here) != before
+
+
+def test_tested_on_another_split_the_model_has_that_ones_predictions(network, project, tmp_path):
+    here = Store.of(project)
+    model_id = log_test(network, here)
+    captcha = params.load(project / "params.yaml").captcha
+    dataset.generate(captcha, "test", params.SplitParams(images=50), 8, network.test, workers=1)
+    (project / "dvc.lock").write_text("stages: {generate@test: {outs: [{path: data/test, md5: 456.dir}]}}\n")
+    workspace.put_reports(network, 40)
+    assert log_test(network, here) == model_id
+    client = here.client()
+    for path in (packaging.PREDICTIONS, packaging.SPLIT):
+        fetch(here, client, model_id, path, tmp_path, "the model")
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 51
+    assert files.read_json(tmp_path / "meta.json") == files.read_json(network.test / "meta.json")
+    digests = {
+        metric.dataset_digest: metric.value
+        for metric in client.get_logged_model(model_id).metrics
+        if metric.key == "test/exact"
+    }
+    assert digests["456.dir"] == 0.8

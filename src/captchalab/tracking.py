@@ -6,88 +6,20 @@ and a store that is away costs a warning. `captchalab sync` tells it later.
 """
 
 import getpass
-import os
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from captchalab import files
-from captchalab.errors import UserError
+from captchalab import files, origin, packaging
 from captchalab.journal import FILES, Journal
+from captchalab.params import SPLITS
+from captchalab.store import Store, attempt, experiment_id
 
-SETTINGS = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "GIT_PYTHON_REFRESH": "quiet",  # no git is no reason for a warning of many lines
-    # MLflow's own defaults retry for about four minutes before they give up on a server
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
 SYSTEM_EVERY_S = 10.0
-DESCRIPTION = """\
-One row is one trained network; a fine-tuned one carries the test figures: `test/exact` with its 95 % interval
-(`test/exact_low`, `test/exact_high`) and `test/cer`. `best/val/exact` is the best epoch's; `val/exact` the last one's.
-The tag `train_run_id` leads from a fine-tune run to the run whose weights it started from."""
-
-
-class Store(NamedTuple):
-    """Where runs go: MLFLOW_TRACKING_URI, or sqlite and files below the project's mlruns/."""
-
-    uri: str
-    artifacts: Path | None  # None: the server decides
-    folder: Path
-
-    @classmethod
-    def of(cls, root: Path) -> "Store":
-        folder = files.store_root(root) / "mlruns"
-        if uri := os.environ.get("MLFLOW_TRACKING_URI"):
-            return cls(uri, None, folder)
-        return cls(f"sqlite:///{folder / 'mlflow.db'}", folder / "artifacts", folder)
-
-    @property
-    def is_server(self) -> bool:
-        return self.uri.startswith("http")
-
-    @property
-    def database(self) -> Path | None:
-        """The file of an sqlite store."""
-        prefix = "sqlite:///"
-        return Path(self.uri.removeprefix(prefix)) if self.uri.startswith(prefix) else None
-
-    def client(self) -> Any:
-        """An MlflowClient of this store; the first use of a database makes it."""
-        for key, value in SETTINGS.items():
-            os.environ.setdefault(key, value)
-        import logging
-
-        import mlflow
-        from filelock import FileLock
-
-        for chatty in ("alembic", "mlflow"):
-            logging.getLogger(chatty).setLevel(logging.WARNING)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # two processes that make the same database at once crash with "duplicate column name"
-        with FileLock(self.folder / ".mlflow.lock"):
-            if self.database and not self.database.exists():
-                self._make_database(self.database)
-            client = mlflow.MlflowClient(self.uri)
-            client.search_experiments(max_results=1)
-        return client
-
-    @staticmethod
-    def _make_database(database: Path) -> None:
-        """MLflow makes its tables in some forty steps; a kill between two leaves what no later start can mend."""
-        from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
-        with files.whole(database) as partial:
-            store = SqlAlchemyStore(f"sqlite:///{partial}", (database.parent / "artifacts").as_uri())
-            store.engine.dispose()
 
 
 class Telling:
@@ -142,6 +74,7 @@ class Telling:
         model = self.journal.folder / "model.keras"
         if model.exists():
             self.client.log_artifact(run_id, str(model), "model")
+            self.client.set_tag(run_id, "model_md5", files.md5(model))  # `lineage` finds a copy's run by it
         self.client.set_terminated(run_id, status)
 
     def watch_system(self) -> None:
@@ -170,10 +103,13 @@ class Telling:
             "mlflow.user": getpass.getuser(),
             "mlflow.source.name": f"captchalab {about['stage']} {about['kind']}",
         }
-        run = self.client.create_run(experiment, started, tags, about["name"])
+        run = self.client.create_run(experiment, started, tags, run_name(about))
+        run_id = str(run.info.run_id)
         params = [Param(key, str(value)) for key, value in about["params"].items()]
-        self.client.log_batch(run.info.run_id, params=params)
-        return str(run.info.run_id)
+        self.client.log_batch(run_id, params=params)
+        for split in SPLITS[:2]:
+            log_split(self.client, run_id, split, about["tags"].get(f"data_md5_{split}"))
+        return run_id
 
     def _log(self, figures: dict[str, float], step: int, at: str) -> None:
         from mlflow.entities import Metric
@@ -212,38 +148,6 @@ class Background:
         self.thread.submit(first_warning_only)
 
 
-def attempt(store: Store, action: Callable[[], object], quiet: bool = False) -> bool:
-    """Do something with MLflow; a warning if it cannot be done. Training and testing go on without."""
-    try:
-        action()
-    except Exception as error:  # whatever MLflow or its store says, the journal has it all
-        if not quiet:
-            print(
-                f"captchalab: MLflow at {store.uri} does not take this run ({_reason(error)}); work goes on without "
-                "it, and `captchalab sync` tells it later.",
-                file=sys.stderr,
-                flush=True,
-            )
-        return False
-    return True
-
-
-@contextmanager
-def needed(store: Store) -> Iterator[None]:
-    """Where nothing can be done without MLflow, what it says becomes a `UserError`."""
-    try:
-        yield
-    except Exception as error:
-        raise UserError(
-            f"MLflow at {store.uri} cannot be used ({_reason(error)}): start it, or point MLFLOW_TRACKING_URI "
-            "elsewhere."
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
-
-
 def find_run(client: Any, journal: Journal) -> str | None:
     """The run that was told of a journal: the one it names, or one tagged with its id."""
     from mlflow.exceptions import MlflowException
@@ -276,97 +180,87 @@ def sync(folder: Path, store: Store) -> str:
         return telling.run_id
 
 
-def log_test(folder: Path, store: Store, reports: Path, again: bool = True) -> None:
-    """Test figures and pictures onto the run of the network in models/<kind>/finetune.
+def run_name(about: dict[str, Any]) -> str:
+    """What a run is, in as few words as a chart's legend has room for."""
+    params, tags = about["params"], about["tags"]
+    rnn = f" rnn {params['rnn_size']}" if "rnn_size" in params else ""
+    experiment = f" {tags['dvc_exp_name']}" if "dvc_exp_name" in tags else ""
+    return f"{about['name']}{rnn} depth {params['conv_depth']} lr {params['learning_rate']:g}{experiment}"
 
-    What is measured on the test split is named test/..., what is so of the network network/...
+
+def log_split(client: Any, run_id: str, split: str, md5: str | None) -> None:
+    """A split as an input of a run; its digest is DVC's md5 (MLflow's own looks at the first rows alone)."""
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    if md5:
+        source = files.to_json({"uri": f"data/{split}"})
+        dataset = Dataset(name=split, digest=md5, source_type="local", source=source)
+        client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", split)])])
+
+
+def log_test(network: packaging.Files, store: Store, again: bool = True) -> str:
+    """A fine-tuned network's test figures, pictures and model, onto its run; the model's id.
+
+    What is measured on the test split is named test/..., what is so of the network network/... The figures
+    hang on the model too, and on the test split by DVC's md5.
 
     Args:
-        reports: reports/<kind>, as `evaluate` leaves it.
         again: also where the run has test figures already.
     """
     from mlflow.entities import Metric
 
-    run_id = sync(folder, store)
+    run_id = sync(network.finetune, store)
     client = store.client()
-    if not again and "test/exact" in client.get_run(run_id).data.metrics:
-        return
-    figures = files.read_json(reports / "metrics.json")
+    run = client.get_run(run_id)
+    model_id = logged_model(run)
+    if not again and model_id and "test/exact" in run.data.metrics:
+        return model_id
+    network.check()
+    figures = files.read_json(network.reports / "metrics.json")
+    timing = files.read_json(network.reports / "timing.json")
+    figures["minutes"] = timing["train_min"] + timing["finetune_min"]
+    named = {
+        f"{'test' if key.startswith(('exact', 'cer')) or key == 'n' else 'network'}/{key}": round(value, 5)
+        for key, value in figures.items()  # MLflow's table shows all digits there are
+    }
+    trained = Journal(network.finetune.parent / "train")
+    client.log_param(run_id, "train/learning_rate", str(trained.about["params"]["learning_rate"]))
+    if train_run_id := find_run(client, trained):  # in this store; the tag may come from another
+        client.set_tag(run_id, "train_run_id", train_run_id)
+    client.log_artifacts(run_id, str(network.reports), "test")
+    md5 = origin.data_md5(network.root).get("test")
+    log_split(client, run_id, "test", md5)
+    if model_id is None or client.get_logged_model(model_id).tags["onnx_md5"] != files.md5(network.onnx):
+        model_id = _log_model(client, run, network)
+    else:
+        with tempfile.TemporaryDirectory() as folder:  # the test split may be another one
+            packaging.write_test(network, Path(folder))
+            client.log_model_artifacts(model_id, folder)
     now = int(datetime.now(UTC).timestamp() * 1000)
-    named = {f"{'test' if key.startswith(('exact', 'cer', 'n')) else 'network'}/{key}": figures[key] for key in figures}
-    client.log_batch(run_id, metrics=[Metric(key, value, now, 0) for key, value in named.items()])
-    client.log_artifacts(run_id, str(reports), "test")
+    on = {"dataset_name": "test", "dataset_digest": md5} if md5 else {}
+    metrics = [Metric(key, value, now, 0, model_id=model_id, run_id=run_id, **on) for key, value in named.items()]
+    client.log_batch(run_id, metrics=metrics)
+    return model_id
 
 
-def experiment_id(client: Any, store: Store, name: str) -> str:
-    """The experiment of a name, made when there is none."""
-    from filelock import FileLock
-
-    with FileLock(store.folder / ".mlflow.lock"):
-        experiment = client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        location = (store.artifacts / name).as_uri() if store.artifacts else None
-        tags = {"mlflow.note.content": DESCRIPTION, "mlflow.experimentKind": "custom_model_development"}
-        return str(client.create_experiment(name, location, tags))
+def logged_model(run: Any) -> str | None:
+    """The id of the model a run has logged last."""
+    outputs = run.outputs.model_outputs if run.outputs else []
+    return str(outputs[-1].model_id) if outputs else None
 
 
-def run_tags(root: Path, kind: str, stage: str) -> dict[str, str]:
-    """Where a run comes from: git, DVC's stage and experiment, the data's md5 in dvc.lock."""
-    tags = {"git_sha": _git(root, "rev-parse", "HEAD") or "none"}
-    # what the chain itself writes as it goes does not make the code another one
-    written = (":!dvc.lock", ":!reports")
-    tags["git_dirty"] = str(bool(_git(root, "status", "--porcelain", "--untracked-files=no", ".", *written))).lower()
-    tags["dvc_stage"] = os.environ.get("DVC_STAGE", "none")
-    if name := os.environ.get("DVC_EXP_NAME"):
-        tags["dvc_exp_name"] = name
-    for split, md5 in data_md5(root).items():
-        tags[f"data_md5_{split}"] = md5
-    if stage == "finetune":
-        trained_by = root / "models" / kind / "train" / "run.json"
-        if trained_by.exists():
-            tags["train_run_id"] = str(files.read_json(trained_by)["run_id"])
-    return tags
+def _log_model(client: Any, run: Any, network: packaging.Files) -> str:
+    from mlflow.entities import LoggedModelOutput
 
-
-def data_md5(root: Path) -> dict[str, str]:
-    """DVC's md5 of each split, as dvc.lock has it."""
-    from captchalab.params import SPLITS, read
-
-    if not (root / "dvc.lock").exists():
-        return {}
-    stages = read(root / "dvc.lock").get("stages", {})
-    found = {split: stages.get(f"generate@{split}", {}).get("outs", [{}])[0].get("md5") for split in SPLITS}
-    return {split: md5 for split, md5 in found.items() if md5}
-
-
-def _git(root: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def ui_page(store: Store, experiment: str, port: int) -> str:
-    """The page with the experiment's runs; MLflow's own start page is about something else."""
-    number = experiment_id(store.client(), store, experiment)
-    server = store.uri if store.is_server else f"http://127.0.0.1:{port}"
-    return f"{server}/#/experiments/{number}/runs?workflowType=machine_learning"
-
-
-def ui_command(store: Store, port: int) -> list[str]:
-    """MLflow's server on 127.0.0.1, with what it needs and no more: two processes, 0.5 GB."""
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    words = [
-        "server",
-        "--backend-store-uri",
-        store.uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    return [sys.executable, "-m", "mlflow", *words]
+    kind = run.data.tags["kind"]
+    tags = {"kind": kind, "onnx_md5": files.md5(network.onnx)}
+    model = client.create_logged_model(
+        run.info.experiment_id, f"captcha-{kind}", run.info.run_id, tags, run.data.params, "captcha reader"
+    )
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "model"
+        packaging.package(network, folder, model.model_id, run.info.run_id)
+        client.log_model_artifacts(model.model_id, str(folder))
+    client.finalize_logged_model(model.model_id, "READY")
+    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return str(model.model_id)
