@@ -124,6 +124,14 @@ class EvaluateParams(Section):
     pictures: PositiveInt
 
 
+class PromoteParams(Section):
+    """What a network must be to become champion."""
+
+    min_exact: Annotated[float, Field(ge=0, le=1)]
+    max_p: Annotated[float, Field(gt=0, lt=0.5)]
+    max_latency_ms: Annotated[float, Field(gt=0)]
+
+
 class TrackingParams(Section):
     experiment: Annotated[str, Field(min_length=1)]
 
@@ -140,6 +148,7 @@ class Params(Section):
     train: StagesParams
     finetune: StagesParams
     evaluate: EvaluateParams
+    promote: PromoteParams
     tracking: TrackingParams
     runtime: RuntimeParams
 

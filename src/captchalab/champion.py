@@ -1,0 +1,47 @@
+"""The champion beside the project: mlruns/champion/, whole, so that reading with it needs no MLflow.
+
+    model.onnx   the registered version's network
+    about.json   which version that is, and its figures
+
+The alias `champion` in the registry decides; this is its copy, written when the alias has moved.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from captchalab import files
+from captchalab.errors import UserError
+
+
+def folder(root: Path) -> Path:
+    return files.store_root(root) / "mlruns" / "champion"
+
+
+def network(root: Path) -> Path:
+    """The champion's ONNX file.
+
+    Raises:
+        UserError: nothing has been promoted yet.
+    """
+    path = folder(root) / "model.onnx"
+    if not path.exists():
+        raise UserError(
+            f"{folder(root)} holds no champion yet: promote one with `captchalab promote`, or read with a network of "
+            "the workspace, --model cnn or --model ctc."
+        )
+    return path
+
+
+def about(root: Path) -> dict[str, Any]:
+    """The registered version the copy is of, its run and figures; nothing where there is no copy."""
+    path = folder(root) / "about.json"
+    return dict(files.read_json(path)) if path.exists() else {}
+
+
+def write(root: Path, onnx: Path, described: dict[str, Any]) -> None:
+    """Put another champion there, whole."""
+    with files.whole(folder(root)) as partial:
+        partial.mkdir()
+        shutil.copyfile(onnx, partial / "model.onnx")
+        files.write_json(partial / "about.json", described)
