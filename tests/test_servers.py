@@ -1,0 +1,201 @@
+"""Journals told over the network: to MLflow's server with sqlite and with PostgreSQL, and to PostgreSQL itself."""
+
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import onnx
+import onnx.parser
+import pytest
+import workspace
+from click.testing import CliRunner
+from servers import mlflow_server, postgres
+
+from captchalab import packaging
+from captchalab.cli import main
+from captchalab.journal import HISTORY, Journal
+from captchalab.params import PromoteParams
+from captchalab.registry import Registry, fetch
+from captchalab.store import Store
+from captchalab.tracking import Background, Telling, log_test, sync
+
+ABOUT = {
+    "name": "ctc finetune",
+    "kind": "ctc",
+    "stage": "finetune",
+    "experiment": "tests",
+    "device": "a CPU",
+    "params": {"learning_rate": 1e-4, "conv_depth": 1, "rnn_size": 8},
+    "tags": {"kind": "ctc", "stage": "finetune", "git_sha": "abc", "data_md5_test": "123.dir"},
+}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def address(request, database, tmp_path_factory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with ExitStack() as servers:
+        if request.param == "postgresql":
+            uri = servers.enter_context(postgres(folder))
+        else:
+            uri = f"sqlite:///{shutil.copy(database, folder)}"
+        yield servers.enter_context(mlflow_server(folder, uri))
+
+
+@pytest.fixture(scope="module")
+def store(address, tmp_path_factory) -> Iterator[Store]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", address)
+        yield Store.of(tmp_path_factory.mktemp("project"))
+
+
+@pytest.fixture(scope="module")
+def client(store):
+    return store.client()
+
+
+@pytest.fixture
+def journal(tmp_path) -> Journal:
+    """One epoch of a fine-tuning."""
+    journal = Journal.begin(tmp_path / "models" / "ctc" / "finetune", ABOUT)
+    journal.add(figures(1), 2.0, 64)
+    return journal
+
+
+def figures(epoch: int) -> dict[str, float]:
+    row = dict.fromkeys(HISTORY, 1.0 / epoch)
+    return {**row, "epoch": epoch, "step": 8 * epoch, "images_seen": 64 * epoch}
+
+
+def finish(journal: Journal) -> None:
+    best = journal.epochs()[-1].figures
+    journal.end({"stopped": "all epochs", "best_epoch": len(journal.epochs()), "best": best})
+    (journal.folder / "model.keras").write_bytes(b"weights" * 1000)
+
+
+@pytest.fixture(scope="module")
+def exported(smoke, tmp_path_factory) -> Path:
+    """models/cnn as if exported: an ONNX file that shows its pictures as logits, made in no time."""
+    captcha, folder = smoke.captcha, tmp_path_factory.mktemp("exported")
+    H, W, C = captcha.image_shape
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 17]>
+        reader (uint8[B, {H}, {W}, {C}] images) => (float[B, {captcha.length}, {len(captcha.alphabet)}] logits) {{
+            rows = Constant <value = int64[3] {{-1, {captcha.length}, {H * W * C // captcha.length}}}> ()
+            start = Constant <value = int64[1] {{0}}> ()
+            end = Constant <value = int64[1] {{{len(captcha.alphabet)}}}> ()
+            axis = Constant <value = int64[1] {{2}}> ()
+            pixels = Cast <to = 1> (images)
+            cut = Reshape (pixels, rows)
+            logits = Slice (cut, start, end, axis)
+        }}""")
+    about = {"kind": "cnn", **captcha.model_dump(), "network_md5": "of model.keras"}
+    onnx.helper.set_model_props(model, {key: str(value) for key, value in about.items()})
+    for path in (folder / "export" / "model.onnx", folder / "finetune" / "model.keras"):
+        path.parent.mkdir()
+        path.write_bytes(model.SerializeToString())
+    return folder
+
+
+def steps(client, run_id: str) -> list[int]:
+    return [metric.step for metric in client.get_metric_history(run_id, "val/exact")]
+
+
+def download(client, run_id: str, path: str, to: Path) -> bytes:
+    return Path(client.download_artifacts(run_id, path, str(to))).read_bytes()
+
+
+def test_a_run_has_the_journals_params_tags_and_figures(store, client, journal):
+    run = client.get_run(Telling(journal, store).tell())
+    assert run.data.params == {"learning_rate": "0.0001", "conv_depth": "1", "rnn_size": "8"}
+    assert run.data.tags["journal_id"] == journal.about["id"]
+    assert run.data.metrics["val/exact"] == 1.0
+    assert run.info.status == "RUNNING"
+
+
+def test_a_stage_that_goes_on_after_a_kill_goes_on_in_its_run(store, client, journal):
+    run_id = Telling(journal, store).tell()
+    again = Journal(journal.folder)  # another process
+    again.add(figures(2), 2.0, 64)
+    assert Telling(again, store).tell() == run_id
+    assert steps(client, run_id) == [1, 2]
+
+
+def test_artifacts_come_back_as_they_were_and_lie_with_the_server(store, client, journal, tmp_path):
+    finish(journal)
+    run_id = sync(journal.folder, store)
+    assert sync(journal.folder, store) == run_id, "told once"
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.artifact_uri.startswith("mlflow-artifacts:/")
+    for path in ("model/model.keras", "journal/history.csv"):
+        assert download(client, run_id, path, tmp_path) == (journal.folder / Path(path).name).read_bytes()
+    assert not (store.folder / "artifacts").exists()
+
+
+def test_test_figures_and_the_model_land_on_the_run(store, client, project, exported, tmp_path):
+    network = workspace.put(project, "cnn", exported, 100)
+    model_id = log_test(network, store)
+    assert log_test(network, store, again=False) == model_id
+    run = client.get_run(sync(network.finetune, store))
+    assert run.data.metrics["test/exact"] == 0.5
+    assert (
+        download(client, run.info.run_id, "test/metrics.json", tmp_path)
+        == (network.reports / "metrics.json").read_bytes()
+    )
+    model = client.get_logged_model(model_id)
+    assert {metric.key: metric.dataset_digest for metric in model.metrics}["test/exact"] == "123.dir"
+    onnx_file = fetch(store, client, model_id, packaging.ONNX, tmp_path / "model", "the model")
+    assert onnx_file.read_bytes() == network.onnx.read_bytes()
+
+
+def test_a_better_network_becomes_champion_and_goes_back(store, project, exported):
+    registry = Registry(project, store)
+    rules = PromoteParams(min_exact=0.1, max_p=0.05, max_latency_ms=10_000.0)
+    for right in (50, 100):
+        workspace.put(project, "cnn", exported, right)
+        registry.promote(rules)
+    assert [(version.number, version.aliases) for version in registry.versions()] == [
+        (2, ["champion"]),
+        (1, ["previous"]),
+    ]
+    registry.rollback()
+    assert registry.find("champion").number == 1
+
+
+def test_a_training_tells_the_server_as_it_goes(store, client, journal):
+    background = Background(store)
+    background.begin(journal)
+    journal.add(figures(2), 2.0, 64)
+    background.epoch()
+    finish(journal)
+    background.end("FINISHED")
+    assert journal.run_id
+    assert steps(client, journal.run_id) == [1, 2]
+    assert client.get_run(journal.run_id).info.status == "FINISHED"
+
+
+def test_postgresql_without_a_server_takes_runs_too(journal, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with postgres(tmp_path) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        store = Store.of(tmp_path)
+        finish(journal)
+        run_id = sync(journal.folder, store)
+        assert sync(journal.folder, store) == run_id
+        client = store.client()
+        assert client.get_run(run_id).data.metrics["val/exact"] == 1.0
+        assert download(client, run_id, "model/model.keras", tmp_path) == (journal.folder / "model.keras").read_bytes()
+
+
+@pytest.mark.parametrize("scheme", ["http", "postgresql"])
+def test_a_host_that_never_answers_is_given_up_on_in_seconds(scheme, project, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"{scheme}://127.0.0.1:{silent.getsockname()[1]}/x")
+        started = time.monotonic()
+        done = CliRunner().invoke(main, ["models"])
+        assert time.monotonic() - started < 20, "MLflow itself takes more than a minute"
+    assert done.exit_code == 1
+    assert "cannot be used (" in done.stderr and done.stderr.count("\n") == 1
