@@ -5,9 +5,14 @@ BIN := .venv/bin
 PINS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
 READY := .venv/.ready$(if $(GPU),-gpu)
 UV := 0.13.9
+# an environment names its own folder in every script: one that has been moved is made anew
+MOVED := $(filter-out $(CURDIR),$(shell cat .venv/.ready 2>/dev/null))
+ifneq ($(MOVED),)
+$(shell rm -f .venv/.ready .venv/.ready-gpu)
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui pins clean
+.PHONY: help setup repro test lint smoke ui promote rollback serve pins clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 16
@@ -31,6 +36,15 @@ smoke: $(READY)  ## the whole chain, tiny, in a temporary copy
 ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000
 	$(BIN)/captchalab ui
 
+promote: $(READY)  ## the better network of the workspace becomes champion, if it beats the present one
+	$(BIN)/captchalab promote
+
+rollback: $(READY)  ## back to the champion before
+	$(BIN)/captchalab rollback
+
+serve: $(READY)  ## the champion behind MLflow's scoring server on 127.0.0.1:5001
+	$(BIN)/captchalab serve
+
 pins: $(READY)  ## resolve pyproject.toml into the requirements files again
 	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
 		--custom-compile-command "make pins" pyproject.toml -o requirements.txt
@@ -45,8 +59,8 @@ $(READY): requirements.txt requirements-gpu.txt pyproject.toml
 		f"captchalab needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: python3-venv)." >&2; exit 1; }
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(if $(MOVED),--clear) .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV)
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --require-hashes -r $(PINS)
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
-	@touch $(if $(GPU),.venv/.ready) $@
+	@pwd | tee $(if $(GPU),.venv/.ready) > $@

@@ -18,13 +18,20 @@ VERBS = [
     "generate",
     "train",
     "finetune",
+    "export",
     "evaluate",
     "compare",
     "draw",
     "predict",
+    "promote",
+    "rollback",
+    "models",
+    "lineage",
+    "serve",
     "profile",
     "smoke",
     "sync",
+    "relocate",
     "ui",
 ]
 
@@ -49,15 +56,8 @@ def project(smoke_text, tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(smoke, tmp_path_factory) -> Path:
-    from captchalab import backend
-
-    backend.start(1)
-    from captchalab import models
-
-    path = tmp_path_factory.mktemp("model") / "model.keras"
-    models.save(models.build("ctc", smoke.captcha, smoke.network("ctc")), path)
-    return path
+def model(untrained) -> Path:
+    return untrained["ctc"] / "export" / "model.onnx"
 
 
 def test_help_lists_every_verb_within_half_a_second():
@@ -90,11 +90,17 @@ def test_every_verb_explains_itself(verb):
         (["draw", ""], "'' cannot be drawn: give a text of at least one character."),
         (
             ["predict", "none.png", "--model", "cnn"],
-            "models/cnn/finetune/model.keras is missing: train it with",
+            "models/cnn/export/model.onnx is missing: make it with `dvc repro`",
         ),
-        (["predict", "none.png", "--model", "rnn"], "--model rnn is neither cnn nor ctc nor a file"),
+        (
+            ["predict", "none.png", "--model", "rnn"],
+            "--model rnn is neither champion, cnn, ctc, models:/captcha/VERSION nor a file",
+        ),
         (["draw", "AB12", "--out", "/proc/none/a.png"], "/proc/none/a.png cannot be written ("),
         (["sync"], "holds no finished stage: run `dvc repro` first."),
+        (["export", "ctc"], "models/ctc/finetune/model.keras is missing: train it with"),
+        (["predict", "none.png"], "mlruns/champion holds no champion yet: promote one with `captchalab promote`"),
+        (["relocate", "--model"], "No such option"),
         (["profile", "smoke"], "git does not know a committed params.yaml"),
     ],
 )
@@ -181,7 +187,7 @@ def test_predict_takes_jpeg_and_colour(project, model):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "picture.png is missing: name a PNG or JPEG file, or a folder of them."),
+        (None, "picture.png cannot be read (No such file or directory): name a PNG or JPEG file, or a folder of them."),
         (b"", "picture.png is no picture that can be read"),
         (b"\x89PNG\r\n\x1a\n broken", "picture.png is no picture that can be read"),
     ],
@@ -192,6 +198,19 @@ def test_predict_refuses_what_is_no_picture(project, model, content, sentence):
     done = run("predict", "picture.png", "--model", model)
     assert done.exit_code == 1
     assert sentence in done.stderr
+
+
+def test_a_broken_picture_spoils_no_other(project, model):
+    run("draw", "AB12", "--count", 2, "--out", "many")
+    (project / "many" / "0000.png").write_bytes(b"broken")
+    done = run("predict", "many", "--model", model)
+    assert done.exit_code == 1
+    assert done.stdout.startswith("many/0001.png") and done.stdout.count("\n") == 1
+    assert done.stderr == ("captchalab: many/0000.png is no picture that can be read: give a PNG or JPEG file.\n")
+
+
+def test_relocate_says_that_nothing_has_moved(project):
+    assert run("relocate", "--dry-run").stdout.startswith("Nothing has moved")
 
 
 def test_predict_refuses_pictures_of_another_size(project, model):

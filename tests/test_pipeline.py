@@ -1,90 +1,45 @@
-"""The whole chain, tiny, for real: through `dvc repro` in a temporary clone, with a kill on the way."""
+"""The whole chain, small, for real: `dvc repro` in a clone, with kills on the way, and what a person does with it."""
 
 import json
-import os
+import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pages
 import pytest
+from chain import EPOCHS, captchalab, dvc, finished
+from dvc.repo import Repo
+from servers import free_port, get, running
+from story import Story, ask
 
 from captchalab import files, params, profiles
 from captchalab.journal import read_history
-from captchalab.tracking import Store
+from captchalab.registry import Registry
+from captchalab.store import Store
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 KINDS, STAGES = params.KINDS, params.STAGES
-GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
-EPOCHS = 25  # of the CNN's stages: time enough to be killed in
-
-
-def dvc(folder: Path, *words: str, check: bool = True) -> subprocess.CompletedProcess:
-    done = subprocess.run(
-        ["dvc", *words],
-        cwd=folder,
-        env=profiles.copy_environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert not check or done.returncode == 0, done.stdout + done.stderr
-    return done
-
-
-def clone(root: Path, to: Path, text: str) -> Path:
-    profiles.copy_project(root, to)
-    (to / ".dvc" / "config.local").unlink()
-    (to / "params.yaml").write_text(text)
-    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "clone"]):
-        subprocess.run([*GIT, *words], cwd=to, check=True)
-    return to
-
-
-def kill_in(folder: Path, stage: str) -> None:
-    """Start `dvc repro` and kill it (-9) when the CNN's stage has two epochs behind it."""
-    with (folder / f"{stage}.log").open("w") as log:
-        repro = subprocess.Popen(["dvc", "repro"], cwd=folder, env=profiles.copy_environment(), stdout=log, stderr=log)
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and repro.poll() is None:
-            found = list(folder.glob(f".checkpoints/cnn-{stage}-*/state.npz"))
-            if found and len(read_history(found[0].parent / "history.csv")) >= 2:
-                break
-            time.sleep(0.05)
-        assert repro.poll() is None, (folder / f"{stage}.log").read_text()
-        repro.send_signal(signal.SIGKILL)
-        repro.wait()
 
 
 @pytest.fixture(scope="module")
 def chain(root, smoke_text, tmp_path_factory) -> Path:
-    """A finished chain whose `dvc` was killed (-9) in the middle of train@cnn and of finetune@cnn."""
-    content = params.parse(smoke_text)
-    for stage in STAGES:
-        content[stage]["cnn"]["epochs"] = EPOCHS
-        content[stage]["cnn"]["patience_epochs"] = EPOCHS
-    folder = clone(root, tmp_path_factory.mktemp("chain"), params.dump(content))
-    for stage in STAGES:
-        kill_in(folder, stage)
-    last = dvc(folder, "repro")
-    (folder / "last.log").write_text(last.stdout + last.stderr)
-    for words in (["add", "-A"], ["commit", "-qm", "run"]):
-        subprocess.run([*GIT, *words], cwd=folder, check=True)
-    return folder
+    return finished(root, smoke_text, tmp_path_factory.mktemp("chain"))
 
 
 @pytest.fixture(scope="module")
 def client(chain):
-    os.environ.pop("DVC_ROOT", None)
     return Store.of(chain).client()
 
 
 def runs(client, **tags: str) -> list:
+    """The chain's own runs; the experiment's where it is asked for."""
     experiment = client.get_experiment_by_name("captchalab-smoke")
     wanted = " and ".join(f"tags.{key} = '{value}'" for key, value in tags.items())
-    return client.search_runs([experiment.experiment_id], wanted)
+    found = client.search_runs([experiment.experiment_id], wanted)
+    return [run for run in found if run.data.tags.get("dvc_exp_name") == tags.get("dvc_exp_name")]
 
 
 @pytest.mark.parametrize(("stage", "log"), [("train", "finetune.log"), ("finetune", "last.log")])
@@ -114,17 +69,18 @@ def test_every_contract_file_is_there(chain, kind):
     assert ("exact_of_length" in metrics) == (kind == "ctc")
     header, *lines = (chain / "reports" / kind / "predictions.csv").read_text().splitlines()
     assert header == "index,truth,prediction,confidence"
-    assert len(lines) == metrics["n"] == 64
+    assert len(lines) == metrics["n"] == 300
     pictures = {path.name for path in (chain / "reports" / kind / "plots").iterdir()}
     expected = {"curves", "confusions", "accuracies", "reliability", "worst", "doubtful", "network"}
     expected |= {"ctc_output"} if kind == "ctc" else set()
     assert pictures == {f"{name}.png" for name in expected}
+    assert files.read_json(chain / "models" / kind / "export" / "parity.json")["texts_that_differ"] == 0
 
 
 def test_the_comparison_is_of_the_same_images(chain):
     comparison = files.read_json(chain / "reports" / "comparison.json")
     counts = [comparison[key] for key in ("both_right", "only_cnn", "only_ctc", "both_wrong")]
-    assert sum(counts) == comparison["n"] == 64
+    assert sum(counts) == comparison["n"] == 300
     assert 0 <= comparison["mcnemar_p"] <= 1
     assert "http" not in (chain / "reports" / "index.html").read_text().replace("http://www.w3.org", "")
 
@@ -133,8 +89,8 @@ def test_the_comparison_is_of_the_same_images(chain):
 def test_a_fine_tuned_network_is_one_row_with_its_test_figures(chain, client, kind):
     [run] = runs(client, stage="finetune", kind=kind)
     metrics = files.read_json(chain / "reports" / kind / "metrics.json")
-    assert run.info.run_name == f"{kind} finetune"
-    assert run.data.metrics["test/exact"] == metrics["exact"]
+    assert run.info.run_name.startswith(f"{kind} finetune ")
+    assert run.data.metrics["test/exact"] == round(metrics["exact"], 5)
     assert "mlflow.parentRunId" not in run.data.tags
     [trained] = runs(client, stage="train", kind=kind)
     assert run.data.tags["train_run_id"] == trained.info.run_id
@@ -177,37 +133,50 @@ def test_exact_is_listed_by_dvcs_own_commands(chain):
 GENERATE = {"generate@train", "generate@valid", "generate@test"}
 TRAIN = {"train@cnn", "train@ctc"}
 FINETUNE = {"finetune@cnn", "finetune@ctc"}
+EXPORT = {"export@cnn", "export@ctc"}
 EVALUATE = {"evaluate@cnn", "evaluate@ctc"}
 STALE_BY_FILE = {
     "README.md": set(),
-    "src/captchalab/alphabet.py": GENERATE | TRAIN | FINETUNE | EVALUATE,
+    "src/captchalab/__init__.py": set(),
+    "src/captchalab/alphabet.py": GENERATE | TRAIN | FINETUNE | EXPORT | EVALUATE,
     "src/captchalab/backend.py": TRAIN | FINETUNE,
     "src/captchalab/batches.py": TRAIN | FINETUNE,
+    "src/captchalab/cards.py": set(),
+    "src/captchalab/champion.py": set(),
     "src/captchalab/checkpoints.py": set(),
     "src/captchalab/cli.py": set(),
     "src/captchalab/dataset.py": GENERATE,
-    "src/captchalab/decoding.py": TRAIN | FINETUNE | EVALUATE,
+    "src/captchalab/decision.py": set(),
+    "src/captchalab/decoding.py": TRAIN | FINETUNE | EXPORT | EVALUATE,
     "src/captchalab/errors.py": set(),
     "src/captchalab/evaluation.py": EVALUATE,
+    "src/captchalab/export.py": EXPORT,
     "src/captchalab/files.py": set(),
-    "src/captchalab/__init__.py": set(),
     "src/captchalab/journal.py": set(),
-    "src/captchalab/models.py": TRAIN | FINETUNE | EVALUATE,
+    "src/captchalab/lineage.py": set(),
+    "src/captchalab/models.py": TRAIN | FINETUNE | EXPORT | EVALUATE,
+    "src/captchalab/origin.py": set(),
+    "src/captchalab/packaging.py": set(),
     "src/captchalab/params.py": set(),
     "src/captchalab/plots.py": EVALUATE | {"compare"},
-    "src/captchalab/predictor.py": set(),
+    "src/captchalab/predictor.py": EXPORT,
     "src/captchalab/processes.py": set(),
     "src/captchalab/profiles.py": set(),
+    "src/captchalab/registered.py": set(),
+    "src/captchalab/registry.py": set(),
+    "src/captchalab/relocation.py": set(),
     "src/captchalab/rendering.py": GENERATE,
     "src/captchalab/report.html.j2": {"compare"},
     "src/captchalab/report.py": {"compare"},
     "src/captchalab/statistics.py": TRAIN | FINETUNE | EVALUATE | {"compare"},
+    "src/captchalab/store.py": set(),
     "src/captchalab/tracking.py": set(),
     "src/captchalab/training.py": TRAIN | FINETUNE,
+    "src/captchalab/ui.py": set(),
 }
 STALE_BY_KEY = {
     ("seed", 1): GENERATE | TRAIN | FINETUNE,
-    ("captcha.length", 3): GENERATE | TRAIN | FINETUNE | EVALUATE | {"compare"},
+    ("captcha.length", 1): GENERATE | TRAIN | FINETUNE | EVALUATE | {"compare"},
     ("splits.train.images", 300): {"generate@train"},
     ("splits.valid.images", 70): {"generate@valid"},
     ("splits.test.images", 70): {"generate@test"},
@@ -219,6 +188,7 @@ STALE_BY_KEY = {
     ("finetune.ctc.epochs", 3): {"finetune@ctc"},
     ("evaluate.batch_size", 32): EVALUATE,
     ("evaluate.pictures", 6): EVALUATE | {"compare"},
+    ("promote.min_exact", 0.5): set(),
     ("tracking.experiment", "other"): set(),
     ("runtime.workers", 1): set(),
 }
@@ -226,9 +196,10 @@ STALE_BY_KEY = {
 
 def stale(folder: Path) -> set[str]:
     """Stages whose own dependencies or parameters changed; those that only follow are left out."""
-    status = json.loads(dvc(folder, "status", "--json").stdout)
+    with Repo(folder) as repo:
+        status = repo.status()
     return {
-        stage
+        stage.rpartition(":")[2]
         for stage, changes in status.items()
         if any("changed deps" in change for change in changes)
         and any(
@@ -272,17 +243,49 @@ def test_a_changed_parameter_makes_stale_what_it_shapes_and_no_more(chain):
             path.write_text(before)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_lead_to_the_runs_that_made_them(chain, client, kind):
+    [run] = runs(client, stage="finetune", kind=kind)
+    for name in ("finetune/model.keras", "export/model.onnx"):
+        found = json.loads(captchalab(chain, "lineage", f"models/{kind}/{name}", "--json").stdout)
+        assert found["run"]["id"] == run.info.run_id
+        lock = params.read(chain / "dvc.lock")["stages"]
+        assert found["inputs"] == {split: lock[f"generate@{split}"]["outs"][0]["md5"] for split in params.SPLITS}
+
+
+def test_test_figures_hang_on_the_model_and_its_data_set(chain, client):
+    experiment = client.get_experiment_by_name("captchalab-smoke").experiment_id
+    [best, *_] = client.search_logged_models(
+        [experiment], order_by=[{"field_name": "metrics.test/exact", "ascending": False}]
+    )
+    assert best.name == "captcha-cnn" and best.status == "READY"
+    figures = {metric.key: metric for metric in best.metrics}
+    test = params.read(chain / "dvc.lock")["stages"]["generate@test"]["outs"][0]["md5"]
+    assert (figures["test/exact"].dataset_name, figures["test/exact"].dataset_digest) == ("test", test)
+
+
+def test_outs_from_the_run_cache_lead_to_the_run_that_made_them(chain, client):
+    """Where only the run-cache knows a stage, DVC brings its files and run id back, and trains nothing."""
+    [run] = runs(client, stage="finetune", kind="ctc")
+    shutil.rmtree(chain / "models" / "ctc")
+    (chain / "dvc.lock").rename(chain / "dvc.lock.away")
+    try:
+        done = dvc(chain, "repro", "finetune@ctc")
+    finally:
+        (chain / "dvc.lock.away").replace(chain / "dvc.lock")
+        dvc(chain, "checkout")
+    assert "Stage 'finetune@ctc' is cached - skipping run" in done.stdout
+    found = json.loads(captchalab(chain, "lineage", "models/ctc/finetune/model.keras", "--json").stdout)
+    assert found["run"]["id"] == run.info.run_id
+
+
 def test_an_experiment_in_a_temporary_copy_logs_to_the_same_store(chain, client):
-    before = len(runs(client, kind="ctc"))
-    dvc(chain, "exp", "run", "--temp", "--name", "wider", "-S", "models.ctc.rnn_size=12")
-    found = runs(client, kind="ctc")
-    assert len(found) == before + 2, "train and finetune; the CNN did not run again"
-    assert {run.data.tags.get("dvc_exp_name") for run in found[:2]} == {"wider"}
-    assert "exact" in dvc(chain, "exp", "show", "--csv").stdout
-    assert "wider" in dvc(chain, "exp", "show", "--csv").stdout
-    dvc(chain, "exp", "apply", "wider")
+    assert {run.data.tags["dvc_stage"] for run in runs(client, dvc_exp_name="longer")} == {"train@cnn", "finetune@cnn"}
+    shown = dvc(chain, "exp", "show", "--csv").stdout
+    assert "exact" in shown and "longer" in shown
+    dvc(chain, "exp", "apply", "longer")
     changed = json.loads(dvc(chain, "metrics", "diff", "--json").stdout)
-    assert "parameters" in changed["reports/ctc/metrics.json"]
+    assert "exact" in changed["reports/cnn/metrics.json"]
     assert "exact" in dvc(chain, "metrics", "diff", "--all").stdout
     subprocess.run(["git", "checkout", "-q", "."], cwd=chain, check=True)
     dvc(chain, "checkout")
@@ -295,14 +298,109 @@ def test_a_second_clone_pulls_and_predicts_without_training(chain, tmp_path):
     second = tmp_path / "second"
     dvc(second, "remote", "add", "-d", "--local", "store", str(tmp_path / "remote"))
     dvc(second, "pull")
-    for words in (["draw", "AB12"], ["predict", "AB12.png", "--model", "ctc", "--json"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "captchalab.cli", *words],
-            cwd=second,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)[0]["file"] == "AB12.png"
+    captchalab(second, "draw", "12")
+    done = captchalab(second, "predict", "12.png", "--model", "ctc", "--json")
+    assert json.loads(done.stdout)[0]["file"] == "12.png"
     assert "up to date" in dvc(second, "repro", "--allow-missing", "--dry").stdout
+
+
+# What a person does with the networks then; each step is a process of its own (`story`).
+
+
+@pytest.fixture(scope="module")
+def story(chain) -> Story:
+    return Story(chain)
+
+
+@pytest.fixture(scope="module")
+def picture(story) -> bytes:
+    return (story.folder / "42.png").read_bytes()
+
+
+def test_the_first_network_is_promoted(story):
+    assert story.first.returncode == 0, story.first.stderr
+    assert "models:/captcha/1 is champion." in story.first.stdout
+
+
+def test_a_worse_one_is_refused_and_nothing_changes(story):
+    assert story.refused.returncode == 3
+    assert "it is not ahead, so more test images would not show that it is better" in story.refused.stdout
+    assert story.after_refusal == {1: ["champion"]}
+
+
+def test_a_better_one_is_taken(story):
+    assert story.taken.returncode == 0, story.taken.stdout + story.taken.stderr
+    assert re.search(r"Promoted: on 300 captchas it alone reads \d+, the champion alone \d+", story.taken.stdout)
+    assert story.after_taken == {1: ["previous"], 2: ["champion"]}
+
+
+def test_the_champion_reads_without_delay(story):
+    [read] = json.loads(story.read.stdout)
+    assert set(read) == {"file", "text", "confidence", "characters"}
+    assert story.cold_start_s < 4, "0.7 s on an idle machine, and tests share theirs"
+
+
+def test_a_rollback_brings_the_first_one_back(story):
+    assert "Rolled back from version 2" in story.back.stdout
+    assert story.after_rollback == {1: ["champion"], 2: []}
+    [one], [two] = (json.loads(done.stdout) for done in (story.read_with_first, story.read_with_second))
+    assert two == json.loads(story.read.stdout)[0]
+    assert one != two
+
+
+def test_the_champion_is_served(story, picture):
+    port = free_port()
+    command = [sys.executable, "-m", "captchalab.cli", "serve", "--port", port]
+    log = story.folder / "serve.log"
+    where = {"cwd": story.folder, "env": profiles.copy_environment()}
+    with running(command, log, lambda: get(f"http://127.0.0.1:{port}/ping"), **where):
+        status, answer = ask(port, picture)
+        assert status == 200, log.read_text()
+        [read] = json.loads(story.read_with_first.stdout)
+        assert answer["predictions"][0]["text"] == read["text"]
+        assert answer["predictions"][0]["confidence"] == pytest.approx(read["confidence"], abs=1e-5)
+        status, answer = ask(port, b"no picture")
+        assert (status, answer["message"]) == (
+            400,
+            "Picture 1 is no picture that can be read: give a PNG or JPEG file.",
+        )
+
+
+def test_it_is_served_where_neither_captchalab_nor_keras_is_installed(story, picture, tmp_path):
+    """In an environment made from the model's own requirements, with unpickling forbidden."""
+    champion = Registry(story.folder, Store.of(story.folder)).find("champion")
+    [model] = (story.folder / "mlruns" / "artifacts").glob(f"*/models/{champion.model_id}/artifacts")
+    uv = Path(sys.executable).with_name("uv")
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([uv, "venv", "-q", "--python", sys.executable, tmp_path / "venv"], check=True)
+    subprocess.run([uv, "pip", "install", "-q", "--python", python, "-r", model / "requirements.txt"], check=True)
+    for package in ("captchalab", "keras", "tensorflow"):
+        assert subprocess.run([python, "-c", f"import {package}"], capture_output=True, cwd=tmp_path).returncode
+    port = free_port()
+    command = [python, "-m", "mlflow", "models", "serve", "-m", model, "--env-manager", "local", "--port", port]
+    environment = {
+        **profiles.copy_environment(),
+        "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PATH": f"{python.parent}:/usr/bin:/bin",
+    }
+    where = {"cwd": tmp_path, "env": environment}
+    with running(command, tmp_path / "serve.log", lambda: get(f"http://127.0.0.1:{port}/ping"), **where):
+        status, answer = ask(port, picture)
+    assert status == 200
+    assert answer["predictions"][0]["text"] == json.loads(story.read_with_first.stdout)[0]["text"]
+
+
+def test_mlflows_pages_show_one_row_a_network_and_their_curves_on_one_chart(story, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "captchalab.cli", "ui", "--port", port]
+    log = story.folder / "ui.log"
+    where = {"cwd": story.folder, "env": profiles.copy_environment()}
+    try:
+        with pages.browser():
+            pass
+    except pages.CannotLookError as error:
+        pytest.skip(str(error))
+    with running(command, log, lambda: get(f"http://127.0.0.1:{port}/health"), **where):
+        [url] = re.findall(r"The runs: (\S+)", log.read_text())
+        pages.look_at(url, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"mlflow.png", "mlflow-compare.png"}

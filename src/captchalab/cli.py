@@ -4,6 +4,9 @@ import json
 import os
 import socket
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,10 +76,29 @@ def finetune(kind: "Kind") -> None:
 
 @main.command()
 @click.argument("kind", type=KIND)
+def export(kind: "Kind") -> None:
+    """Write a fine-tuned network as ONNX, and hold both to the same texts."""
+    os.environ["KERAS_BACKEND"] = (
+        "tensorflow"  # Keras writes ONNX through it; whatever trained, the weights are the same
+    )
+    root, _ = _project()
+    from captchalab import export
+
+    out = root / "models" / kind / "export"
+    parity = export.export(root / "models" / kind / "finetune" / "model.keras", root / "data" / "test", out)
+    print(
+        f"export {kind}: {out / 'model.onnx'}, the same {parity['n']:,} texts, logits within "
+        f"{parity['largest_logit_difference']:.1e}"
+    )
+
+
+@main.command()
+@click.argument("kind", type=KIND)
 def evaluate(kind: "Kind") -> None:
     """Test a fine-tuned network on the test split."""
     root, params = _project()
-    from captchalab import evaluation, tracking
+    from captchalab import evaluation, packaging, tracking
+    from captchalab.store import Store, attempt
 
     out = root / "reports" / kind
     paths = evaluation.Paths(root / "data" / "test", root / "models" / kind, out)
@@ -85,8 +107,8 @@ def evaluate(kind: "Kind") -> None:
         f"evaluate {kind}: exact {figures['exact']:.2%} (95 % interval {figures['exact_low']:.2%} - "
         f"{figures['exact_high']:.2%}) on {figures['n']:,} captchas, cer {figures['cer']:.2%}; see {out}"
     )
-    store = tracking.Store.of(root)
-    tracking.attempt(store, lambda: tracking.log_test(root / "models" / kind / "finetune", store, out))
+    store = Store.of(root)
+    attempt(store, lambda: tracking.log_test(packaging.Files.of(root, kind), store))
 
 
 @main.command()
@@ -143,25 +165,130 @@ def draw(text: str, count: int, out: Path | None) -> None:
 
 @main.command()
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--model", default="ctc", show_default=True, help="cnn, ctc, or the path of a model.keras.")
+@click.option(
+    "--model",
+    default="champion",
+    show_default=True,
+    help="champion; cnn or ctc, the workspace's; models:/captcha/VERSION; or a model.onnx.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
     """Read captchas from picture files, or from all PNG and JPEG files of a folder."""
-    path = (
-        files.project_root() / "models" / model / "finetune" / "model.keras" if model in ("cnn", "ctc") else Path(model)
-    )
-    if model not in ("cnn", "ctc") and not path.exists():
-        raise UserError(f"--model {model} is neither cnn nor ctc nor a file: name a model.keras that is there.")
-    from captchalab.predictor import read_files
+    from captchalab import predictor
 
-    reads = read_files(path, images)
+    with _network(model) as onnx:
+        found = predictor.read_files(predictor.load(onnx), images)
+    readings = [(file, reading) for file, reading in found if isinstance(reading, predictor.Reading)]
     if as_json:
-        rows = [{"file": str(file), "text": r.text, "confidence": round(r.confidence, 6)} for file, r in reads]
+        rows = [
+            {
+                "file": str(file),
+                "text": reading.text,
+                "confidence": round(reading.confidence, 6),
+                "characters": [round(confidence, 6) for confidence in reading.characters],
+            }
+            for file, reading in readings
+        ]
         print(json.dumps(rows, ensure_ascii=False))
-        return
-    width = max(len(str(file)) for file, _ in reads)
-    for file, found in reads:
-        print(f"{file!s:<{width}}  {found.text:<8}  {found.confidence:.4f}")
+    else:
+        width = max((len(str(file)) for file, _ in readings), default=0)
+        for file, reading in readings:
+            print(f"{file!s:<{width}}  {reading.text:<8}  {reading.confidence:.4f}")
+    errors = [reading for _, reading in found if isinstance(reading, UserError)]
+    for error in errors:
+        print(f"captchalab: {error}", file=sys.stderr)
+    sys.exit(1 if errors else 0)
+
+
+@main.command()
+@click.option("--run", "run_id", help="A fine-tune run's id, instead of the better network of the workspace.")
+@click.option("--force", is_flag=True, help="Whatever the rules say; wants --reason.")
+@click.option("--reason", help="Why it is forced; kept with the version.")
+def promote(run_id: str | None, force: bool, reason: str | None) -> None:
+    """Make a network champion if it beats the present one; exit status 3 if it does not."""
+    if force != bool(reason):
+        raise UserError("--force and --reason TEXT go together: what overrides the rules says why.")
+    root, params = _project()
+    from captchalab import cards, registry
+    from captchalab.store import Store, needed
+
+    store = Store.of(root)
+    with needed(store):
+        outcome = registry.Registry(root, store).promote(params.promote, run_id, reason)
+    print(cards.candidate_table(outcome.candidate, outcome.champion, outcome.before and outcome.before.number))
+    if outcome.version is None:
+        print(f"Not promoted: {outcome.decision.reason}")
+        sys.exit(3)
+    verb = "Promoted" if outcome.decision.better else f"Promoted by force ({reason})"
+    print(f"{verb}: {outcome.decision.reason}\nmodels:/captcha/{outcome.version.number} is champion.")
+
+
+@main.command()
+def rollback() -> None:
+    """Go back to the champion that the present one replaced; twice goes back two."""
+    root, _ = _project()
+    from captchalab import registry
+    from captchalab.store import Store, needed
+
+    store = Store.of(root)
+    with needed(store):
+        now, back = registry.Registry(root, store).rollback()
+    print(
+        f"Rolled back from version {now.number} ({now.exact()}) to {back.number} ({back.exact()}): "
+        f"models:/captcha/{back.number} is champion."
+    )
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+def models(as_json: bool) -> None:
+    """List the registered versions: aliases, figures, age."""
+    root, _ = _project()
+    from captchalab import cards, registry
+    from captchalab.store import Store, needed
+
+    store = Store.of(root)
+    with needed(store):
+        opened = registry.Registry(root, store)
+        opened.write_champion()
+        versions = opened.versions()
+    if as_json:
+        print(json.dumps([version.as_json() for version in versions], ensure_ascii=False))
+    elif versions:
+        print(cards.version_table(versions))
+    else:
+        print("Nothing is registered yet: `captchalab promote` does it.")
+
+
+@main.command()
+@click.argument("start", metavar="PATH|models:/captcha/VERSION|RUN")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
+def lineage(start: str, as_json: bool) -> None:
+    """Say what a model's file, a version or a run comes from: run, parameters, git, data."""
+    root, _ = _project()
+    from captchalab import lineage
+    from captchalab.store import Store, needed
+
+    store = Store.of(root)
+    with needed(store):
+        found = lineage.trace(root, store, start)
+    print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else lineage.lines(found))
+
+
+@main.command()
+@click.option("--port", default=5001, show_default=True, help="Port on 127.0.0.1.")
+def serve(port: int) -> None:
+    """Serve the champion with MLflow's scoring server, on this machine only."""
+    root, _ = _project()
+    from captchalab import registry
+    from captchalab.store import Store, needed
+
+    _free(port)
+    store = Store.of(root)
+    with needed(store):
+        command = registry.Registry(root, store).serve_command(port)
+    print(f"The champion will answer at http://127.0.0.1:{port}/invocations (Ctrl-C ends it)", flush=True)
+    os.execvpe(command[0], command, {**os.environ, "MLFLOW_TRACKING_URI": store.uri})
 
 
 @main.command()
@@ -188,39 +315,83 @@ def smoke(keep: bool) -> None:
 def sync() -> None:
     """Tell MLflow of finished stages it does not know: it was away, or is another one now."""
     root, _ = _project()
-    from captchalab import tracking
+    from captchalab import packaging, tracking
+    from captchalab.store import Store, needed
 
-    store = tracking.Store.of(root)
-    found = sorted(root.glob("models/*/*/journal.json"))
+    store = Store.of(root)
+    found = [*sorted(root.glob("models/*/train/journal.json")), *sorted(root.glob("models/*/finetune/journal.json"))]
     if not found:
         raise UserError(f"{root / 'models'} holds no finished stage: run `dvc repro` first.")
-    with tracking.needed(store):
+    with needed(store):
         for stage in (journal.parent for journal in found):
             print(f"{stage.relative_to(root)}: run {tracking.sync(stage, store)}")
-            reports = root / "reports" / stage.parent.name
-            if stage.name == "finetune" and (reports / "metrics.json").exists():
-                tracking.log_test(stage, store, reports, again=False)
+            network = packaging.Files.of(root, "cnn" if stage.parent.name == "cnn" else "ctc")
+            if stage.name == "finetune" and (network.reports / "metrics.json").exists():
+                tracking.log_test(network, store, again=False)
+
+
+@main.command()
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
+def relocate(dry_run: bool) -> None:
+    """Mend MLflow's database after the project was moved or renamed."""
+    from captchalab import relocation
+
+    print(relocation.relocate(files.store_root(files.project_root()) / "mlruns", dry_run))
 
 
 @main.command()
 @click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
 def ui(port: int) -> None:
     """Open the runs in MLflow's own pages, on this machine only."""
-    from captchalab import tracking
-
     root, params = _project()
-    with socket.socket() as probe:
-        if probe.connect_ex(("127.0.0.1", port)) == 0:
-            raise UserError(f"Port {port} on 127.0.0.1 is taken: end what runs there, or take another with --port.")
-    store = tracking.Store.of(root)
-    command = tracking.ui_command(store, port)
-    with tracking.needed(store):
-        page = tracking.ui_page(store, params.tracking.experiment, port)
+    from captchalab import ui
+    from captchalab.store import Store, needed
+
+    _free(port)
+    store = Store.of(root)
+    with needed(store):
+        page = ui.page(store, params.tracking.experiment, port)
     if store.is_server:
         print(f"The runs are on a server of their own: {page}")
         return
     print(f"The runs: {page} (Ctrl-C ends it)", flush=True)
+    command = ui.command(store, port)
     os.execvp(command[0], command)
+
+
+def _free(port: int) -> None:
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise UserError(f"Port {port} on 127.0.0.1 is taken: end what runs there, or take another with --port.")
+
+
+@contextmanager
+def _network(name: str) -> Iterator[Path]:
+    """The ONNX file that --model names; nothing of a model but this file is ever read."""
+    if name.startswith("models:/"):
+        from captchalab import packaging, registry
+        from captchalab.store import Store, needed
+
+        root = files.project_root()
+        store = Store.of(root)
+        with tempfile.TemporaryDirectory() as temporary:
+            with needed(store):
+                opened = registry.Registry(root, store)
+                onnx = opened.fetch(opened.find(name), packaging.ONNX, Path(temporary))
+            yield onnx
+    elif name == "champion":
+        from captchalab import champion
+
+        yield champion.network(files.project_root())
+    elif name in ("cnn", "ctc"):
+        yield files.project_root() / "models" / name / "export" / "model.onnx"
+    else:
+        if not Path(name).is_file():
+            raise UserError(
+                f"--model {name} is neither champion, cnn, ctc, models:/captcha/VERSION nor a file: "
+                "name a model.onnx that is there."
+            )
+        yield Path(name)
 
 
 def _project() -> tuple[Path, "Params"]:
@@ -233,7 +404,8 @@ def _project() -> tuple[Path, "Params"]:
 
 def _fit(name: "StageName", kind: "Kind") -> None:
     root, params = _project()
-    from captchalab import tracking, training
+    from captchalab import origin, tracking, training
+    from captchalab.store import Store
 
     task = training.Task(
         name,
@@ -252,8 +424,8 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         out=root / "models" / kind / name,
         checkpoints=files.store_root(root) / ".checkpoints",
     )
-    tags = tracking.run_tags(root, kind, name)
-    training.fit(task, paths, tags, tracking.Background(tracking.Store.of(root)))
+    tags = origin.run_tags(root, kind, name)
+    training.fit(task, paths, tags, tracking.Background(Store.of(root)))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,62 @@
+"""A person's story on the chain's networks, each step a process of its own.
+
+Promote the first network, try a worse one, promote a better one, read with it, roll back, read again.
+"""
+
+import base64
+import json
+import subprocess
+import time
+from pathlib import Path
+
+from chain import captchalab
+
+from captchalab import files
+from captchalab.registry import Registry
+from captchalab.store import Store
+
+
+class Story:
+    """What each step said."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        worse = files.read_json(folder / "models" / "ctc" / "finetune" / "run.json")["run_id"]
+        better = self.run_of_the_experiment()
+        self.first = self.step("promote")
+        self.refused = self.step("promote", "--run", worse)
+        self.after_refusal = self.versions()
+        self.taken = self.step("promote", "--run", better)
+        self.after_taken = self.versions()
+        self.step("draw", "42")
+        started = time.monotonic()
+        self.read = self.step("predict", "42.png", "--json")
+        self.cold_start_s = time.monotonic() - started
+        self.back = self.step("rollback")
+        self.after_rollback = self.versions()
+        self.read_with_first = self.step("predict", "42.png", "--json")
+        self.read_with_second = self.step("predict", "42.png", "--json", "--model", "models:/captcha/2")
+
+    def step(self, *words: object) -> subprocess.CompletedProcess:
+        return captchalab(self.folder, *words, check=False)
+
+    def versions(self) -> dict[int, list[str]]:
+        return {version.number: version.aliases for version in Registry(self.folder, Store.of(self.folder)).versions()}
+
+    def run_of_the_experiment(self) -> str:
+        client = Store.of(self.folder).client()
+        experiment = client.get_experiment_by_name("captchalab-smoke").experiment_id
+        wanted = "tags.dvc_exp_name = 'longer' and tags.stage = 'finetune'"
+        return client.search_runs([experiment], wanted)[0].info.run_id
+
+
+def ask(port: int, picture: bytes) -> tuple[int, dict]:
+    """curl, as the README shows it: (status, answer)."""
+    body = json.dumps({"inputs": [base64.b64encode(picture).decode()]})
+    done = subprocess.run(
+        ["curl", "-s", "-w", "\n%{http_code}", f"http://127.0.0.1:{port}/invocations",
+         "-H", "Content-Type: application/json", "-d", body],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    answer, _, status = done.stdout.rpartition("\n")
+    return int(status), json.loads(answer)
