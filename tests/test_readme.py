@@ -1,6 +1,7 @@
 """What the README says, held against what is there."""
 
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -61,3 +62,13 @@ def test_a_fresh_clone_has_nothing_to_do(root: Path, tmp_path: Path):
         cwd=tmp_path / "clone", env=copy_environment(), capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert "Data and pipelines are up to date." in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize(("made_in", "told"), [("here", "Nothing to be done"), ("/elsewhere", "-m venv --clear .venv")])
+def test_an_environment_that_was_moved_is_made_anew(root, tmp_path, made_in, told):
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements-gpu.txt"):
+        shutil.copyfile(root / name, tmp_path / name)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".ready").write_text(f"{tmp_path if made_in == 'here' else made_in}\n")
+    done = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert told in done.stdout
