@@ -23,7 +23,7 @@ repro: $(READY)  ## the whole experiment: draw, train, fine-tune, test, compare 
 	$(BIN)/dvc repro
 
 test: $(READY)  ## all tests, the whole chain in small and the group on JAX among them
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(READY)  ## ruff and mypy
 	$(BIN)/ruff check .

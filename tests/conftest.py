@@ -16,6 +16,7 @@ import workspace
 from captchalab import params, profiles
 
 ROOT = Path(__file__).parents[1]
+LONGEST = ("test_pipeline.py", "test_training.py", "test_backend.py", "test_registry.py")
 
 
 @pytest.fixture(scope="session")
@@ -59,6 +60,11 @@ def project(smoke_text, database, tmp_path, monkeypatch) -> Path:
     root = workspace.make(tmp_path / "project", smoke_text, database)
     monkeypatch.chdir(root)
     return root
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The files that take longest first: all else fits beside them."""
+    items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
 @pytest.hookimpl(wrapper=True)
