@@ -352,7 +352,8 @@ def test_the_champion_is_served(story, picture):
     port = free_port()
     command = [sys.executable, "-m", "captchalab.cli", "serve", "--port", port]
     log = story.folder / "serve.log"
-    where = {"cwd": story.folder, "env": profiles.copy_environment()}
+    not_activated = {**profiles.copy_environment(), "PATH": "/usr/bin:/bin"}
+    where = {"cwd": story.folder, "env": not_activated}
     with running(command, log, lambda: get(f"http://127.0.0.1:{port}/ping"), **where):
         status, answer = ask(port, picture)
         assert status == 200, log.read_text()

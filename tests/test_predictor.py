@@ -38,6 +38,13 @@ def test_jpeg_is_read_as_well(reader, smoke):
     assert isinstance(reading, predictor.Reading)
 
 
+def test_sixteen_bits_are_read_as_eight(smoke):
+    eight = predictor.pixels("a.png", png(smoke), smoke.captcha)
+    content = io.BytesIO()
+    Image.fromarray(eight[..., 0].astype(np.uint16) * 257).save(content, "PNG")
+    assert np.array_equal(predictor.pixels("b.png", content.getvalue(), smoke.captcha), eight)
+
+
 def test_one_that_cannot_be_read_spoils_no_other(reader, smoke):
     found = predictor.read_bytes(reader, [("a", b"no picture"), ("b", png(smoke)), ("c", png(smoke)[:200])])
     assert [type(reading) for reading in found] == [UserError, predictor.Reading, UserError]

@@ -75,6 +75,15 @@ def test_it_is_copied_whole_beside_the_project(opened, promote):
     assert files.read_json(champion.folder(opened.root) / "about.json")["version"] == 1
 
 
+def test_whoever_reads_while_the_champion_changes_finds_one(opened, promote):
+    """The folder itself is never away."""
+    promote(100)
+    before = champion.folder(opened.root).stat().st_ino
+    promote(120)
+    assert champion.folder(opened.root).stat().st_ino == before
+    assert {path.name for path in champion.folder(opened.root).iterdir()} == {"model.onnx", "about.json"}
+
+
 def test_one_that_is_not_better_changes_nothing(opened, promote):
     promote(100)
     before = state(opened)

@@ -40,8 +40,7 @@ def about(root: Path) -> dict[str, Any]:
 
 
 def write(root: Path, onnx: Path, described: dict[str, Any]) -> None:
-    """Put another champion there, whole."""
-    with files.whole(folder(root)) as partial:
-        partial.mkdir()
-        shutil.copyfile(onnx, partial / "model.onnx")
-        files.write_json(partial / "about.json", described)
+    """Put another champion there; whoever reads meanwhile has the old file or the new one, whole."""
+    with files.whole(folder(root) / "model.onnx") as partial:
+        shutil.copyfile(onnx, partial)
+    files.write_json(folder(root) / "about.json", described)

@@ -34,7 +34,7 @@ class Verbs(click.Group):
             print(f"captchalab: {error}", file=sys.stderr)
             ctx.exit(1)
         except KeyboardInterrupt:
-            print("captchalab: stopped; the same command goes on from the last finished epoch.", file=sys.stderr)
+            print("captchalab: stopped; a stage goes on from its last finished epoch.", file=sys.stderr)
             ctx.exit(130)
 
 
@@ -288,7 +288,9 @@ def serve(port: int) -> None:
     with needed(store):
         command = registry.Registry(root, store).serve_command(port)
     print(f"The champion will answer at http://127.0.0.1:{port}/invocations (Ctrl-C ends it)", flush=True)
-    os.execvpe(command[0], command, {**os.environ, "MLFLOW_TRACKING_URI": store.uri})
+    # MLflow starts uvicorn by its name; nobody needs to have activated the environment
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.execvpe(command[0], command, {**os.environ, "MLFLOW_TRACKING_URI": store.uri, "PATH": path})
 
 
 @main.command()

@@ -116,9 +116,12 @@ def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
                     f"{name} is {picture.width} x {picture.height} px, the network reads {captcha.width_px} x "
                     f"{captcha.height_px} px: give it pictures of that size."
                 )
+            shown: Image.Image = picture
+            if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                shown = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
             if captcha.channels == 1:
-                return np.asarray(picture.convert("L"))[..., None]
-            return np.asarray(picture.convert("RGB"))
+                return np.asarray(shown.convert("L"))[..., None]
+            return np.asarray(shown.convert("RGB"))
     except UnidentifiedImageError:
         raise UserError(f"{name} is no picture that can be read: give a PNG or JPEG file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for a broken file
