@@ -12,7 +12,7 @@ import time
 
 from captcha.image import ImageCaptcha
 
-from captchalab.rendering import SeededCaptcha
+from captchalab.data.rendering import SeededCaptcha
 
 ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 IMAGES, ROUNDS = 1000, 5

@@ -19,10 +19,11 @@ from pathlib import Path
 
 import psutil
 
-from captchalab import files, packaging, tracking
-from captchalab.journal import FILES
+from captchalab import files
 from captchalab.params import KINDS, STAGES
-from captchalab.store import Store
+from captchalab.tracking import packaging, runs
+from captchalab.tracking.store import Store
+from captchalab.training.journal import FILES
 
 PORT = 5079
 CORES = os.cpu_count() or 1
@@ -31,11 +32,11 @@ WATCHED_S = 30.0
 TELL = f"""
 import sys, time
 from pathlib import Path
-from captchalab import tracking
-from captchalab.journal import Journal
-from captchalab.store import Store
+from captchalab.tracking import runs
+from captchalab.training.journal import Journal
+from captchalab.tracking.store import Store
 journal, store = Journal(Path(sys.argv[1])), Store.of(Path(sys.argv[2]))
-follower = tracking.Background(store)
+follower = runs.Background(store)
 follower.begin(journal)
 for _ in journal.epochs():
     follower.epoch()
@@ -69,7 +70,10 @@ def main() -> None:
     _pages(root)
 
 
-_MAKE = "import sys; from pathlib import Path; from captchalab.store import Store; Store.of(Path(sys.argv[1])).client()"
+_MAKE = (
+    "import sys; from pathlib import Path; from captchalab.tracking.store import Store; "
+    "Store.of(Path(sys.argv[1])).client()"
+)
 
 
 def _stage(folder: Path, store: Path) -> tuple[float, float, float]:
@@ -87,9 +91,9 @@ def _stage(folder: Path, store: Path) -> tuple[float, float, float]:
 
 def _model(root: Path, store: Store) -> None:
     network = packaging.Files.of(root, "ctc")
-    tracking.sync(network.finetune, store)
+    runs.sync(network.finetune, store)
     started = time.perf_counter()
-    tracking.log_test(network, store)
+    runs.log_test(network, store)
     print(f"a tested network's figures, pictures and model are logged in {time.perf_counter() - started:.2f} s")
 
 

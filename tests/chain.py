@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from captchalab import params, profiles
-from captchalab.journal import read_history
+from captchalab.training.journal import read_history
 
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
 EPOCHS = 25  # of the CNN's stages: time enough to be killed in

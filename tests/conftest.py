@@ -16,7 +16,7 @@ import workspace
 from captchalab import params, profiles
 
 ROOT = Path(__file__).parents[1]
-LONGEST = ("test_pipeline.py", "test_training.py", "test_backend.py", "test_registry.py")
+LONGEST = ("test_pipeline.py", "test_fit.py", "test_backend.py", "test_registry.py")
 
 
 @pytest.fixture(scope="session")
@@ -38,7 +38,7 @@ def smoke(smoke_text: str) -> params.Params:
 @pytest.fixture(scope="session")
 def database(tmp_path_factory) -> Path:
     """A new MLflow database, to be copied: making one takes seconds."""
-    from captchalab.store import Store
+    from captchalab.tracking.store import Store
 
     store = Store.of(tmp_path_factory.mktemp("database"))
     store.client()

@@ -26,7 +26,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from captchalab.ui import COLUMNS
+from captchalab.tracking.ui import COLUMNS
 
 PATIENCE_S = 20.0
 WIDTH_PX, HEIGHT_PX = 1920, 740

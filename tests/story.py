@@ -12,8 +12,8 @@ from pathlib import Path
 from chain import captchalab
 
 from captchalab import files
-from captchalab.registry import Registry
-from captchalab.store import Store
+from captchalab.registry.registry import Registry
+from captchalab.tracking.store import Store
 
 
 class Story:

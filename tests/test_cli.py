@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from captchalab.cli import main
-from captchalab.journal import Journal
+from captchalab.training.journal import Journal
 
 VERBS = [
     "generate",

@@ -16,9 +16,9 @@ from servers import free_port, get, running
 from story import Story, ask
 
 from captchalab import files, params, profiles
-from captchalab.journal import read_history
-from captchalab.registry import Registry
-from captchalab.store import Store
+from captchalab.registry.registry import Registry
+from captchalab.tracking.store import Store
+from captchalab.training.journal import read_history
 
 pytestmark = [pytest.mark.pipeline, pytest.mark.timeout(900)]
 KINDS, STAGES = params.KINDS, params.STAGES
@@ -138,41 +138,41 @@ EVALUATE = {"evaluate@cnn", "evaluate@ctc"}
 STALE_BY_FILE = {
     "README.md": set(),
     "src/captchalab/__init__.py": set(),
-    "src/captchalab/alphabet.py": GENERATE | TRAIN | FINETUNE | EXPORT | EVALUATE,
-    "src/captchalab/backend.py": TRAIN | FINETUNE,
-    "src/captchalab/batches.py": TRAIN | FINETUNE,
-    "src/captchalab/cards.py": set(),
-    "src/captchalab/champion.py": set(),
-    "src/captchalab/checkpoints.py": set(),
+    "src/captchalab/reading/alphabet.py": GENERATE | TRAIN | FINETUNE | EXPORT | EVALUATE,
+    "src/captchalab/networks/backend.py": TRAIN | FINETUNE,
+    "src/captchalab/data/batches.py": TRAIN | FINETUNE,
+    "src/captchalab/registry/cards.py": set(),
+    "src/captchalab/registry/champion.py": set(),
+    "src/captchalab/training/checkpoints.py": set(),
     "src/captchalab/cli.py": set(),
-    "src/captchalab/dataset.py": GENERATE,
-    "src/captchalab/decision.py": set(),
-    "src/captchalab/decoding.py": TRAIN | FINETUNE | EXPORT | EVALUATE,
+    "src/captchalab/data/dataset.py": GENERATE,
+    "src/captchalab/registry/decision.py": set(),
+    "src/captchalab/reading/decoding.py": TRAIN | FINETUNE | EXPORT | EVALUATE,
     "src/captchalab/errors.py": set(),
-    "src/captchalab/evaluation.py": EVALUATE,
-    "src/captchalab/export.py": EXPORT,
+    "src/captchalab/evaluation/evaluate.py": EVALUATE,
+    "src/captchalab/networks/export.py": EXPORT,
     "src/captchalab/files.py": set(),
-    "src/captchalab/journal.py": set(),
-    "src/captchalab/lineage.py": set(),
-    "src/captchalab/models.py": TRAIN | FINETUNE | EXPORT | EVALUATE,
-    "src/captchalab/origin.py": set(),
-    "src/captchalab/packaging.py": set(),
+    "src/captchalab/training/journal.py": set(),
+    "src/captchalab/registry/lineage.py": set(),
+    "src/captchalab/networks/models.py": TRAIN | FINETUNE | EXPORT | EVALUATE,
+    "src/captchalab/tracking/origin.py": set(),
+    "src/captchalab/tracking/packaging.py": set(),
     "src/captchalab/params.py": set(),
-    "src/captchalab/plots.py": EVALUATE | {"compare"},
-    "src/captchalab/predictor.py": EXPORT,
+    "src/captchalab/evaluation/plots.py": EVALUATE | {"compare"},
+    "src/captchalab/reading/predictor.py": EXPORT,
     "src/captchalab/processes.py": set(),
     "src/captchalab/profiles.py": set(),
-    "src/captchalab/registered.py": set(),
-    "src/captchalab/registry.py": set(),
-    "src/captchalab/relocation.py": set(),
-    "src/captchalab/rendering.py": GENERATE,
-    "src/captchalab/report.html.j2": {"compare"},
-    "src/captchalab/report.py": {"compare"},
+    "src/captchalab/tracking/served.py": set(),
+    "src/captchalab/registry/registry.py": set(),
+    "src/captchalab/tracking/relocation.py": set(),
+    "src/captchalab/data/rendering.py": GENERATE,
+    "src/captchalab/evaluation/report.html.j2": {"compare"},
+    "src/captchalab/evaluation/report.py": {"compare"},
     "src/captchalab/statistics.py": TRAIN | FINETUNE | EVALUATE | {"compare"},
-    "src/captchalab/store.py": set(),
-    "src/captchalab/tracking.py": set(),
-    "src/captchalab/training.py": TRAIN | FINETUNE,
-    "src/captchalab/ui.py": set(),
+    "src/captchalab/tracking/store.py": set(),
+    "src/captchalab/tracking/runs.py": set(),
+    "src/captchalab/training/fit.py": TRAIN | FINETUNE,
+    "src/captchalab/tracking/ui.py": set(),
 }
 STALE_BY_KEY = {
     ("seed", 1): GENERATE | TRAIN | FINETUNE,
@@ -211,7 +211,11 @@ def stale(folder: Path) -> set[str]:
 
 
 def test_the_table_names_every_file_of_the_package(root):
-    package = {f"src/captchalab/{path.name}" for path in (root / "src" / "captchalab").iterdir() if path.is_file()}
+    package = {
+        str(path.relative_to(root))
+        for path in (root / "src" / "captchalab").rglob("*")
+        if path.suffix in (".py", ".j2") and (path.name != "__init__.py" or path.parent.name == "captchalab")
+    }
     assert package | {"README.md"} == set(STALE_BY_FILE)
 
 

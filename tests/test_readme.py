@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from captchalab import files, params, report
+from captchalab import files, params
+from captchalab.evaluation import report
 
 MENTIONED_FOLDERS = ("docs/", "reports", "params.yaml")
 

@@ -14,13 +14,13 @@ import workspace
 from click.testing import CliRunner
 from servers import mlflow_server, postgres
 
-from captchalab import packaging
 from captchalab.cli import main
-from captchalab.journal import HISTORY, Journal
 from captchalab.params import PromoteParams
-from captchalab.registry import Registry, fetch
-from captchalab.store import Store
-from captchalab.tracking import Background, Telling, log_test, sync
+from captchalab.registry.registry import Registry, fetch
+from captchalab.tracking import packaging
+from captchalab.tracking.runs import Background, Telling, log_test, sync
+from captchalab.tracking.store import Store
+from captchalab.training.journal import HISTORY, Journal
 
 ABOUT = {
     "name": "ctc finetune",

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from captchalab import dataset, files, packaging, params, relocation, statistics
-from captchalab.journal import HISTORY, Journal
+from captchalab import files, params, statistics
+from captchalab.data import dataset
 from captchalab.params import Kind, Params
+from captchalab.tracking import packaging, relocation
+from captchalab.training.journal import HISTORY, Journal
 
 N = 200  # test captchas
 counter = itertools.count()
@@ -32,10 +34,10 @@ def make(root: Path, text: str, database: Path) -> Path:
 
 def export_untrained(params: Params, kind: Kind, root: Path) -> Path:
     """An untrained network, saved and exported for real: models/<kind> below `root`."""
-    from captchalab import backend
+    from captchalab.networks import backend
 
     backend.start(1)
-    from captchalab import export, models
+    from captchalab.networks import export, models
 
     network = root / "models" / kind / "finetune" / "model.keras"
     models.save(models.build(kind, params.captcha, params.network(kind)), network)

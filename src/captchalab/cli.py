@@ -53,7 +53,7 @@ def main() -> None:
 def generate(split: "Split") -> None:
     """Draw a split of captchas to data/SPLIT."""
     root, params = _project()
-    from captchalab import dataset
+    from captchalab.data import dataset
 
     out = root / "data" / split
     dataset.generate(params.captcha, split, getattr(params.splits, split), params.seed, out, params.runtime.workers)
@@ -82,7 +82,7 @@ def export(kind: "Kind") -> None:
         "tensorflow"  # Keras writes ONNX through it; whatever trained, the weights are the same
     )
     root, _ = _project()
-    from captchalab import export
+    from captchalab.networks import export
 
     out = root / "models" / kind / "export"
     parity = export.export(root / "models" / kind / "finetune" / "model.keras", root / "data" / "test", out)
@@ -97,25 +97,26 @@ def export(kind: "Kind") -> None:
 def evaluate(kind: "Kind") -> None:
     """Test a fine-tuned network on the test split."""
     root, params = _project()
-    from captchalab import evaluation, packaging, tracking
-    from captchalab.store import Store, attempt
+    from captchalab.evaluation import evaluate
+    from captchalab.tracking import packaging, runs
+    from captchalab.tracking.store import Store, attempt
 
     out = root / "reports" / kind
-    paths = evaluation.Paths(root / "data" / "test", root / "models" / kind, out)
-    figures = evaluation.evaluate(kind, params.captcha, params.evaluate, paths)
+    paths = evaluate.Paths(root / "data" / "test", root / "models" / kind, out)
+    figures = evaluate.evaluate(kind, params.captcha, params.evaluate, paths)
     print(
         f"evaluate {kind}: exact {figures['exact']:.2%} (95 % interval {figures['exact_low']:.2%} - "
         f"{figures['exact_high']:.2%}) on {figures['n']:,} captchas, cer {figures['cer']:.2%}; see {out}"
     )
     store = Store.of(root)
-    attempt(store, lambda: tracking.log_test(packaging.Files.of(root, kind), store))
+    attempt(store, lambda: runs.log_test(packaging.Files.of(root, kind), store))
 
 
 @main.command()
 def compare() -> None:
     """Compare CNN and CTC on the same test captchas."""
     root, params = _project()
-    from captchalab import report
+    from captchalab.evaluation import report
 
     paths = report.Paths(root / "data" / "test", root / "reports")
     result = report.compare(params.captcha, params.evaluate.pictures, paths)
@@ -140,7 +141,7 @@ def draw(text: str, count: int, out: Path | None) -> None:
     _, params = _project()
     from PIL import Image
 
-    from captchalab.rendering import draw_text
+    from captchalab.data.rendering import draw_text
 
     unknown = sorted(set(text) - set(params.captcha.alphabet))
     if not text:
@@ -174,7 +175,7 @@ def draw(text: str, count: int, out: Path | None) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
     """Read captchas from picture files, or from all PNG and JPEG files of a folder."""
-    from captchalab import predictor
+    from captchalab.reading import predictor
 
     with _network(model) as onnx:
         found = predictor.read_files(predictor.load(onnx), images)
@@ -209,8 +210,8 @@ def promote(run_id: str | None, force: bool, reason: str | None) -> None:
     if force != bool(reason):
         raise UserError("--force and --reason TEXT go together: what overrides the rules says why.")
     root, params = _project()
-    from captchalab import cards, registry
-    from captchalab.store import Store, needed
+    from captchalab.registry import cards, registry
+    from captchalab.tracking.store import Store, needed
 
     store = Store.of(root)
     with needed(store):
@@ -227,8 +228,8 @@ def promote(run_id: str | None, force: bool, reason: str | None) -> None:
 def rollback() -> None:
     """Go back to the champion that the present one replaced; twice goes back two."""
     root, _ = _project()
-    from captchalab import registry
-    from captchalab.store import Store, needed
+    from captchalab.registry import registry
+    from captchalab.tracking.store import Store, needed
 
     store = Store.of(root)
     with needed(store):
@@ -244,8 +245,8 @@ def rollback() -> None:
 def models(as_json: bool) -> None:
     """List the registered versions: aliases, figures, age."""
     root, _ = _project()
-    from captchalab import cards, registry
-    from captchalab.store import Store, needed
+    from captchalab.registry import cards, registry
+    from captchalab.tracking.store import Store, needed
 
     store = Store.of(root)
     with needed(store):
@@ -266,8 +267,8 @@ def models(as_json: bool) -> None:
 def lineage(start: str, as_json: bool) -> None:
     """Say what a model's file, a version or a run comes from: run, parameters, git, data."""
     root, _ = _project()
-    from captchalab import lineage
-    from captchalab.store import Store, needed
+    from captchalab.registry import lineage
+    from captchalab.tracking.store import Store, needed
 
     store = Store.of(root)
     with needed(store):
@@ -280,8 +281,8 @@ def lineage(start: str, as_json: bool) -> None:
 def serve(port: int) -> None:
     """Serve the champion with MLflow's scoring server, on this machine only."""
     root, _ = _project()
-    from captchalab import registry
-    from captchalab.store import Store, needed
+    from captchalab.registry import registry
+    from captchalab.tracking.store import Store, needed
 
     _free(port)
     store = Store.of(root)
@@ -317,8 +318,8 @@ def smoke(keep: bool) -> None:
 def sync() -> None:
     """Tell MLflow of finished stages it does not know: it was away, or is another one now."""
     root, _ = _project()
-    from captchalab import packaging, tracking
-    from captchalab.store import Store, needed
+    from captchalab.tracking import packaging, runs
+    from captchalab.tracking.store import Store, needed
 
     store = Store.of(root)
     found = [*sorted(root.glob("models/*/train/journal.json")), *sorted(root.glob("models/*/finetune/journal.json"))]
@@ -326,17 +327,17 @@ def sync() -> None:
         raise UserError(f"{root / 'models'} holds no finished stage: run `dvc repro` first.")
     with needed(store):
         for stage in (journal.parent for journal in found):
-            print(f"{stage.relative_to(root)}: run {tracking.sync(stage, store)}")
+            print(f"{stage.relative_to(root)}: run {runs.sync(stage, store)}")
             network = packaging.Files.of(root, "cnn" if stage.parent.name == "cnn" else "ctc")
             if stage.name == "finetune" and (network.reports / "metrics.json").exists():
-                tracking.log_test(network, store, again=False)
+                runs.log_test(network, store, again=False)
 
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 def relocate(dry_run: bool) -> None:
     """Mend MLflow's database after the project was moved or renamed."""
-    from captchalab import relocation
+    from captchalab.tracking import relocation
 
     print(relocation.relocate(files.store_root(files.project_root()) / "mlruns", dry_run))
 
@@ -346,8 +347,8 @@ def relocate(dry_run: bool) -> None:
 def ui(port: int) -> None:
     """Open the runs in MLflow's own pages, on this machine only."""
     root, params = _project()
-    from captchalab import ui
-    from captchalab.store import Store, needed
+    from captchalab.tracking import ui
+    from captchalab.tracking.store import Store, needed
 
     _free(port)
     store = Store.of(root)
@@ -371,8 +372,9 @@ def _free(port: int) -> None:
 def _network(name: str) -> Iterator[Path]:
     """The ONNX file that --model names; nothing of a model but this file is ever read."""
     if name.startswith("models:/"):
-        from captchalab import packaging, registry
-        from captchalab.store import Store, needed
+        from captchalab.registry import registry
+        from captchalab.tracking import packaging
+        from captchalab.tracking.store import Store, needed
 
         root = files.project_root()
         store = Store.of(root)
@@ -382,7 +384,7 @@ def _network(name: str) -> Iterator[Path]:
                 onnx = opened.fetch(opened.find(name), packaging.ONNX, Path(temporary))
             yield onnx
     elif name == "champion":
-        from captchalab import champion
+        from captchalab.registry import champion
 
         yield champion.network(files.project_root())
     elif name in ("cnn", "ctc"):
@@ -406,10 +408,11 @@ def _project() -> tuple[Path, "Params"]:
 
 def _fit(name: "StageName", kind: "Kind") -> None:
     root, params = _project()
-    from captchalab import origin, tracking, training
-    from captchalab.store import Store
+    from captchalab.tracking import origin, runs
+    from captchalab.tracking.store import Store
+    from captchalab.training import fit
 
-    task = training.Task(
+    task = fit.Task(
         name,
         kind,
         params.captcha,
@@ -419,7 +422,7 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         params.tracking.experiment,
         params.runtime.workers,
     )
-    paths = training.Paths(
+    paths = fit.Paths(
         train=root / "data" / "train",
         valid=root / "data" / "valid",
         start_from=root / "models" / kind / "train" / "model.keras" if name == "finetune" else None,
@@ -427,7 +430,7 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         checkpoints=files.store_root(root) / ".checkpoints",
     )
     tags = origin.run_tags(root, kind, name)
-    training.fit(task, paths, tags, tracking.Background(Store.of(root)))
+    fit.fit(task, paths, tags, runs.Background(Store.of(root)))
 
 
 if __name__ == "__main__":

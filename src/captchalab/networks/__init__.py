@@ -1,0 +1,1 @@
+"""The two Keras networks, the backend they run on, and their export to ONNX."""

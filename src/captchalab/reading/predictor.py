@@ -1,0 +1,164 @@
+"""Pictures -> texts and confidences, with ONNX Runtime: no Keras, no MLflow.
+
+One contract for both networks: PNG or JPEG bytes in; text, confidence and each character's confidence
+out. The registered model carries this room and those it imports (see `registered`).
+"""
+
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from captchalab.errors import UserError
+from captchalab.params import CaptchaParams, Kind
+from captchalab.reading import decoding
+from captchalab.reading.alphabet import encode
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG")
+BATCH_IMAGES = 250
+
+
+class Reading(NamedTuple):
+    """What is read in one picture."""
+
+    text: str
+    confidence: float  # probability of the whole text
+    characters: list[float]  # of each character, given the others
+
+
+class OnnxReader(NamedTuple):
+    """An exported network with all that is needed to read with it."""
+
+    session: Any
+    kind: Kind
+    captcha: CaptchaParams
+    network_md5: str  # of the model.keras it was exported from
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Float32 (B, L, K) or (B, T, K+1) of images uint8 (B, H, W, C)."""
+        name = self.session.get_inputs()[0].name
+        parts = [
+            self.session.run(None, {name: images[i : i + BATCH_IMAGES]})[0] for i in range(0, len(images), BATCH_IMAGES)
+        ]
+        return np.concatenate(parts)
+
+    def read(self, images: np.ndarray) -> Iterator[Reading]:
+        """What it reads in images uint8 (B, H, W, C)."""
+        logits = self.logits(images)
+        alphabet = self.captcha.alphabet
+        for found, own in zip(decoding.read(self.kind, logits, alphabet), logits, strict=True):
+            characters = character_confidences(self.kind, own, found.text, alphabet)
+            yield Reading(found.text, found.confidence, characters)
+
+
+def load(path: Path) -> OnnxReader:
+    """A network exported by `captchalab export`.
+
+    Raises:
+        UserError: there is no such file, or it is another one.
+    """
+    import onnxruntime
+
+    if not path.is_file():
+        raise UserError(f"{path} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")
+    try:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        about = session.get_modelmeta().custom_metadata_map
+        kind, network_md5 = about.pop("kind"), about.pop("network_md5")
+        numbers = {key: int(about[key]) for key in ("length", "width_px", "height_px", "channels")}
+        captcha = CaptchaParams.model_validate({"alphabet": about["alphabet"], **numbers})
+    except Exception as error:  # onnxruntime's own are not exported
+        raise UserError(
+            f"{path} is no network exported by captchalab: name a models/<kind>/export/model.onnx."
+        ) from error
+    return OnnxReader(session, kind, captcha, network_md5)
+
+
+def read_bytes(reader: OnnxReader, pictures: Iterable[tuple[str, bytes]]) -> list[Reading | UserError]:
+    """What is read in each named picture, or why it cannot be."""
+    images = [_pixels_or_error(name, content, reader.captcha) for name, content in pictures]
+    good = [image for image in images if isinstance(image, np.ndarray)]
+    readings = reader.read(np.stack(good)) if good else iter(())
+    return [image if isinstance(image, UserError) else next(readings) for image in images]
+
+
+def read_files(reader: OnnxReader, paths: Iterable[Path]) -> list[tuple[Path, Reading | UserError]]:
+    """What is read in each picture file; a folder stands for its PNG and JPEG files."""
+    named = [file for path in paths for file in _pictures(path)]
+    found: dict[Path, Reading | UserError] = {}
+    contents = []
+    for file in named:
+        try:
+            contents.append((file, file.read_bytes()))
+        except OSError as error:
+            found[file] = UserError(
+                f"{file} cannot be read ({error.strerror}): name a PNG or JPEG file, or a folder of them."
+            )
+    readings = read_bytes(reader, [(str(file), content) for file, content in contents])
+    found.update(zip([file for file, _ in contents], readings, strict=True))
+    return [(file, found[file]) for file in named]
+
+
+def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
+    """A PNG or JPEG picture as uint8 (H, W, C), grey or RGB as the network wants it.
+
+    Raises:
+        UserError: it is no picture, or of another size than the network reads.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
+            if picture.size != (captcha.width_px, captcha.height_px):
+                raise UserError(
+                    f"{name} is {picture.width} x {picture.height} px, the network reads {captcha.width_px} x "
+                    f"{captcha.height_px} px: give it pictures of that size."
+                )
+            shown: Image.Image = picture
+            if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                shown = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            if captcha.channels == 1:
+                return np.asarray(shown.convert("L"))[..., None]
+            return np.asarray(shown.convert("RGB"))
+    except UnidentifiedImageError:
+        raise UserError(f"{name} is no picture that can be read: give a PNG or JPEG file.") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for a broken file
+        raise UserError(f"{name} is no picture that can be read ({error}): give a PNG or JPEG file.") from None
+
+
+def character_confidences(kind: Kind, logits: np.ndarray, text: str, alphabet: str) -> list[float]:
+    """How sure a network is of each character of a text, given the others.
+
+    P(text) over the sum of P of the K texts that differ from it in this character at most. For a CNN
+    that is the softmax of the character; for CTC it is what that softmax would be.
+
+    Args:
+        logits: of one image, (L, K) of a CNN or (T, K+1) of a CTC network.
+    """
+    if kind == "cnn":
+        probabilities = np.exp(decoding.log_softmax(logits))
+        return [float(row[k]) for row, k in zip(probabilities, encode(text, alphabet), strict=True)]
+    if not text:
+        return []
+    others = [text[:i] + char + text[i + 1 :] for i in range(len(text)) for char in alphabet]
+    log_p = decoding.text_log_probability(kind, np.broadcast_to(logits, (len(others), *logits.shape)), others, alphabet)
+    shares = np.exp(decoding.log_softmax(log_p.reshape(len(text), len(alphabet))))  # (L, K)
+    return [float(row[k]) for row, k in zip(shares, encode(text, alphabet), strict=True)]
+
+
+def _pixels_or_error(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray | UserError:
+    try:
+        return pixels(name, content, captcha)
+    except UserError as error:
+        return error
+
+
+def _pictures(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f"{path} holds no PNG or JPEG file: name a folder that does.")
+    return found

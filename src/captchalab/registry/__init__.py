@@ -1,0 +1,1 @@
+"""Registered versions: promotion, rollback, model cards, lineage."""

@@ -1,0 +1,1 @@
+"""Runs and models in MLflow: the store, what is logged there, and its UI."""

@@ -1,0 +1,60 @@
+"""The model that is registered: MLflow's pyfunc around `predictor`, as code (nothing is pickled).
+
+MLflow runs this file where the model is served. Its folder carries the ONNX file and the few rooms
+that read with it (`packaging`), so neither captchalab nor Keras has to be installed there.
+"""
+
+from typing import Any
+
+import mlflow
+import pydantic
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
+
+from captchalab.errors import UserError
+from captchalab.reading import predictor
+
+
+class Read(pydantic.BaseModel):
+    """What is read in one picture."""
+
+    text: str
+    confidence: float  # probability of the whole text
+    characters: list[float]  # of each character, given the others
+
+
+class BadPicture(mlflow.MlflowException):
+    """Status 400 and one sentence; MLflow would set the whole picture in front of it."""
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+        super().__init__(sentence, error_code=INVALID_PARAMETER_VALUE)
+
+    @property
+    def message(self) -> str:
+        return self.sentence
+
+    @message.setter
+    def message(self, text: str) -> None: ...
+
+
+class CaptchaModel(mlflow.pyfunc.PythonModel):
+    """PNG or JPEG pictures in (JSON: base64); text and confidences out."""
+
+    def load_context(self, context: Any) -> None:
+        from pathlib import Path
+
+        self.reader = predictor.load(Path(context.artifacts["onnx"]))
+
+    def predict(self, context: Any, model_input: list[bytes], params: dict[str, Any] | None = None) -> list[Read]:
+        readings = predictor.read_bytes(
+            self.reader, [(f"Picture {i + 1}", picture) for i, picture in enumerate(model_input)]
+        )
+        reads = []
+        for reading in readings:
+            if isinstance(reading, UserError):
+                raise BadPicture(str(reading))
+            reads.append(Read(**reading._asdict()))
+        return reads
+
+
+mlflow.models.set_model(CaptchaModel())

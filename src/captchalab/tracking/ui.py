@@ -1,0 +1,109 @@
+"""MLflow's own pages: the server that shows them, and the view that the table of runs opens with.
+
+Left to itself the table shows when a run was made and how long it took, and no figure at all. MLflow keeps
+a saved view as a tag of the experiment, and the page opens it by its key in the address. What the tag holds
+is nowhere documented: the names in `view_tag` are those of MLflow 3.17.2, and `tests/pages.py` looks at what
+comes of them in a browser.
+"""
+
+import json
+import os
+import sys
+from typing import Any
+
+from captchalab.tracking.store import Store, experiment_id
+
+VIEW = "fine-tuned"
+# width in pixels; with MLflow's own columns on the left they are as wide as a window of 1920 has room for
+COLUMNS = {
+    "tags.`kind`": 58,
+    "metrics.`test/exact`": 92,
+    "metrics.`test/exact_low`": 95,
+    "metrics.`test/exact_high`": 100,
+    "metrics.`test/cer`": 75,
+    "params.`train/learning_rate`": 123,
+    "params.`learning_rate`": 94,
+    "params.`rnn_size`": 70,
+    "params.`conv_depth`": 82,
+    "metrics.`network/images_seen`": 136,
+    "metrics.`network/minutes`": 110,
+    "tags.`device`": 148,
+    "tags.`git_sha`": 88,
+    "tags.`data_digest`": 86,
+}
+LEFT = {"attributes.`Run Name`": 110, "runDateAndNestInfo": 122}  # name and age of a run: shown whatever is chosen
+CURVES = ("val/exact", "val/cer", "val/loss")
+
+
+def view_tag() -> tuple[str, str]:
+    """The view as a tag of the experiment: the fine-tuned networks, the best first, and their curves.
+
+    Returns:
+        The tag's key and its value, the same ones every time.
+    """
+    section = {"uuid": "validation", "name": "Validation, by epoch", "display": True}
+    curves = [
+        {"uuid": name, "type": "LINE", "metricSectionId": section["uuid"], "metricKey": name, "lineSmoothness": 0}
+        for name in CURVES
+    ]
+    state = {
+        "searchFilter": "tags.stage = 'finetune'",
+        "orderByKey": "metrics.`test/exact`",
+        "orderByAsc": False,
+        "selectedColumns": list(COLUMNS),
+        "columnOrder": [*LEFT, *COLUMNS],
+        "columnWidths": {**LEFT, **COLUMNS},
+        "compareRunSections": [section],
+        "compareRunCharts": curves,
+        "isAccordionReordered": True,  # else MLflow sorts its own sections of charts before this one
+    }
+    view = {"name": "Fine-tuned networks", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
+    return f"mlflow.sharedViewState.{VIEW}", json.dumps(view)
+
+
+def save_view(client: Any, number: str) -> str:
+    """Give an experiment the view, as often as you like.
+
+    Args:
+        client: an MlflowClient.
+        number: the experiment's id.
+
+    Returns:
+        The key by which the page opens it.
+    """
+    key, value = view_tag()
+    if client.get_experiment(number).tags.get(key) != value:
+        client.set_experiment_tag(number, key, value)
+    return VIEW
+
+
+def page(store: Store, experiment: str, port: int) -> str:
+    """The address of the experiment's runs in that view; MLflow's own start page is about something else.
+
+    Args:
+        store: where the runs are.
+        experiment: the experiment's name; it is made when there is none.
+        port: where `command` serves a store that is not a server itself.
+    """
+    client = store.client()
+    number = experiment_id(client, store, experiment)
+    server = store.uri.rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
+    view = save_view(client, number)
+    return f"{server}/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey={view}"
+
+
+def command(store: Store, port: int) -> list[str]:
+    """MLflow's server on 127.0.0.1, with what it needs and no more: two processes, 0.5 GB."""
+    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
+    words = [
+        "server",
+        "--backend-store-uri",
+        store.uri,
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+    ]
+    return [sys.executable, "-m", "mlflow", *words]

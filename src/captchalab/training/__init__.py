@@ -1,0 +1,1 @@
+"""One function that trains a stage, resumes it bit for bit, and keeps its journal."""

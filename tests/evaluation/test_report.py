@@ -1,0 +1,268 @@
+"""The comparison page: decisions as tables, and the whole from the files of a tiny test split."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from captchalab import files, statistics
+from captchalab.data import dataset
+from captchalab.errors import UserError
+from captchalab.evaluation import evaluate, plots, report
+from captchalab.networks.models import LayerRow
+from captchalab.params import KINDS, CaptchaParams, Kind, SplitParams
+from captchalab.reading.decoding import Read
+from captchalab.training.journal import HISTORY
+
+CAPTCHA = CaptchaParams(alphabet="0O1AB", length=3, width_px=64, height_px=32, channels=1)
+TIMING = {
+    "device": "a small machine",
+    "test_images_per_s": 1234.5,
+    "trained_on": "a small machine",
+    "train_min": 4.5,
+    "finetune_min": 3.0,
+}
+
+
+class TestContingency:
+    def test_says_who_reads_which(self) -> None:
+        truths = ["AA", "BB", "AB", "BA"]
+        cnn = ["AA", "BB", "XX", ""]
+        ctc = ["AA", "B", "AB", "BAA"]
+        assert report.contingency(truths, cnn, ctc) == ([0], [1], [2], [3])
+
+    def test_of_nothing_is_nothing(self) -> None:
+        assert report.contingency([], [], []) == ([], [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("only_cnn", "only_ctc", "expected"),
+    [(0, 0, None), (5, 5, None), (0, 5, None), (0, 6, "ctc"), (6, 0, "cnn"), (60, 50, None), (70, 40, "cnn")],
+)
+def test_a_network_is_better_where_chance_does_not_explain_it(
+    only_cnn: int, only_ctc: int, expected: Kind | None
+) -> None:
+    assert report.better(only_cnn, only_ctc) == expected
+
+
+@pytest.mark.parametrize(
+    ("counts", "expected"),
+    [
+        (
+            (9_400, 100, 300, 200),
+            "Of 10,000 test captchas the CTC network reads 97.00 %, the CNN 95.00 %: 2.00 points apart. "
+            "Only one of the two reads 400 of them: the CTC network 300, the CNN 100. Were they equally "
+            "good, chance would hardly split them like that (McNemar's exact test, p < 0.0001).",
+        ),
+        (
+            (90, 2, 1, 7),
+            "Of 100 test captchas the CNN reads 92.00 %, the CTC network 91.00 %: 1.00 points apart. "
+            "Only one of the two reads 3 of them: the CNN 2, the CTC network 1. Were they equally "
+            "good, chance may well split them like that (McNemar's exact test, p = 1).",
+        ),
+        (
+            (3, 0, 0, 1),
+            "Of 4 test captchas the CNN reads 75.00 %, the CTC network 75.00 %: they read the very same ones.",
+        ),
+        (
+            (0, 0, 0, 4),
+            "Of 4 test captchas the CNN reads 0.00 %, the CTC network 0.00 %: they read nothing yet.",
+        ),
+    ],
+)
+def test_the_verdict_in_words(counts: tuple[int, int, int, int], expected: str) -> None:
+    assert report.verdict(*counts) == expected
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0, 100, [0, 20, 40, 60, 80, 100]),
+        (95.1, 97.4, [95, 95.5, 96, 96.5, 97, 97.5]),
+        (83.2, 98.1, [80, 85, 90, 95, 100]),
+        (100, 100, [100, 100.1]),
+    ],
+)
+def test_ticks_are_round_few_and_enclose(low: float, high: float, expected: list[float]) -> None:
+    assert report.ticks(low, high) == expected
+
+
+def test_mistakes_of_both_together_most_first() -> None:
+    cnn, ctc = {("0", "O"): 3, ("A", "B"): 1}, {("0", "O"): 2, ("", "1"): 4}
+    assert report.mistakes(cnn, ctc, most=2) == [("0", "O", 3, 2), ("", "1", 0, 4)]
+
+
+def test_a_reading_marks_its_wrong_characters() -> None:
+    assert report.marked("0AB", Read("0B1", 0.5)) == {
+        "letters": [("0", True), ("B", False), ("1", False)],
+        "confidence": 0.5,
+        "right": False,
+    }
+
+
+def test_the_results_table_states_what_the_files_state(paths: report.Paths, truths: list[str]) -> None:
+    compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths)
+    table = report.results_table(paths.reports).splitlines()
+    assert table[2].startswith("| CNN | **80.00 %** (65.24 – 89.50) | 40 | 123,456 | 3,200 | 4.5 + 3.0 min |")
+    assert table[3].startswith("| CTC | **100.00 %** (91.24 – 100.00) |")
+
+
+class TestCompare:
+    def test_figures(self, paths: report.Paths, truths: list[str]) -> None:
+        result = compare(paths, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 0))
+        assert (result["both_right"], result["only_cnn"], result["only_ctc"], result["both_wrong"]) == (
+            32,
+            0,
+            8,
+            0,
+        )
+        assert result["n"] == 40
+        assert result["cnn"]["exact"] == 0.8
+        assert result["ctc"]["exact"] == result["ctc"]["exact_of_length"] == 1
+        assert result["cnn"]["images_seen"] == 3200
+        assert result["mcnemar_p"] == statistics.mcnemar(0, 8)
+        assert result["better"] == "ctc"
+        assert files.read_json(paths.reports / "comparison.json") == result
+
+    def test_the_same_files_give_the_same_bytes(self, paths: report.Paths, truths: list[str]) -> None:
+        written = [paths.reports / "comparison.json", paths.reports / "index.html"]
+        compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths)
+        before = [path.read_bytes() for path in written]
+        report.compare(CAPTCHA, 6, paths)
+        assert [path.read_bytes() for path in written] == before
+
+    def test_times_change_the_page_only(self, paths: report.Paths, truths: list[str]) -> None:
+        compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths)
+        before = (paths.reports / "comparison.json").read_bytes()
+        files.write_json(paths.reports / "cnn" / "timing.json", {**TIMING, "device": "another"})
+        report.compare(CAPTCHA, 6, paths)
+        assert (paths.reports / "comparison.json").read_bytes() == before
+        assert "another" in page(paths)
+
+    def test_the_page_holds_all_it_shows(self, paths: report.Paths, truths: list[str]) -> None:
+        compare(paths, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 1))
+        html = page(paths)
+        assert "80.00\u00a0%" in html
+        assert "97.50\u00a0%" in html
+        assert "The CTC network reads better" in html
+        assert not re.search(r"https?://", html)
+        assert not re.search(r"""(src|href)=(?!"data:image/png;base64,)""", html)
+        assert len(html) < 3_000_000
+
+    def test_shows_at_most_so_many_of_each_group(self, paths: report.Paths, truths: list[str]) -> None:
+        compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths, pictures=6)
+        html = page(paths)
+        assert "the first 6 of 8" in html
+        assert html.count('<span class="who">true</span>') == 6
+
+    def test_characters_of_html_are_shown_as_they_are(self, tmp_path: Path) -> None:
+        captcha = CAPTCHA.model_copy(update={"alphabet": "<&>"})
+        paths, truths = draw(tmp_path, captcha)
+        compare(paths, truths, cnn=["<&<"] * 40, ctc=truths, captcha=captcha)
+        assert "&lt;&amp;&gt;" in page(paths)
+        assert "with 0 or O" not in page(paths)
+
+    def test_two_perfect_networks(self, paths: report.Paths, truths: list[str]) -> None:
+        result = compare(paths, truths, cnn=truths, ctc=truths)
+        assert (result["mcnemar_p"], result["better"]) == (1.0, None)
+        assert "they read the very same ones" in page(paths)
+
+    def test_two_networks_that_read_nothing(self, paths: report.Paths, truths: list[str]) -> None:
+        result = compare(paths, truths, cnn=["111"] * 40, ctc=[""] * 40)
+        assert result["both_wrong"] == 40 - truths.count("111")
+
+    def test_refuses_networks_tested_on_different_captchas(self, paths: report.Paths, truths: list[str]) -> None:
+        compare(paths, truths, cnn=truths, ctc=truths)
+        write_reports("ctc", truths[::-1], truths, paths, CAPTCHA)
+        with pytest.raises(UserError, match=r"ctc/predictions\.csv holds other captchas than .*: run `dvc repro`"):
+            report.compare(CAPTCHA, 6, paths)
+
+    @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv", "plots/curves.png"])
+    def test_names_the_file_that_is_missing(self, paths: report.Paths, truths: list[str], name: str) -> None:
+        compare(paths, truths, cnn=truths, ctc=truths)
+        (paths.reports / "cnn" / name).unlink()
+        with pytest.raises(UserError, match=f"{re.escape(name)} is missing: make it with `dvc repro`"):
+            report.compare(CAPTCHA, 6, paths)
+
+
+@pytest.fixture
+def paths(tmp_path: Path) -> report.Paths:
+    return draw(tmp_path, CAPTCHA)[0]
+
+
+@pytest.fixture
+def truths(paths: report.Paths) -> list[str]:
+    return dataset.load(paths.test, CAPTCHA).texts()
+
+
+def draw(folder: Path, captcha: CaptchaParams, images: int = 40) -> tuple[report.Paths, list[str]]:
+    """A test split, and its texts."""
+    paths = report.Paths(folder / "data" / "test", folder / "reports")
+    dataset.generate(captcha, "test", SplitParams(images=images), 1, paths.test, workers=1)
+    return paths, dataset.load(paths.test, captcha).texts()
+
+
+def spoilt(truths: list[str], wrong: int) -> list[str]:
+    """Readings of which the first `wrong` miss their last character."""
+    return [truth[:-1] if i < wrong else truth for i, truth in enumerate(truths)]
+
+
+def page(paths: report.Paths) -> str:
+    return (paths.reports / "index.html").read_text(encoding="utf-8")
+
+
+def compare(
+    paths: report.Paths,
+    truths: list[str],
+    cnn: list[str],
+    ctc: list[str],
+    pictures: int = 6,
+    captcha: CaptchaParams = CAPTCHA,
+) -> dict[str, Any]:
+    for kind, predictions in zip(KINDS, (cnn, ctc), strict=True):
+        write_reports(kind, truths, predictions, paths, captcha)
+    return report.compare(captcha, pictures, paths)
+
+
+def write_reports(
+    kind: Kind, truths: list[str], predictions: list[str], paths: report.Paths, captcha: CaptchaParams
+) -> None:
+    """What `train`, `finetune` and `evaluate` leave of a network."""
+    out = paths.reports / kind
+    metrics = {
+        **statistics.exact(truths, predictions).as_metrics("exact"),
+        "cer": statistics.cer(truths, predictions),
+        "parameters": 123_456,
+        "model_bytes": 500_000,
+        "images_seen": 3200,
+    }
+    if kind == "ctc":
+        metrics |= {**statistics.exact(truths, predictions).as_metrics("exact_of_length"), "n": len(truths)}
+    reads = [Read(text, 1 - i / len(predictions)) for i, text in enumerate(predictions)]
+    details = evaluate.detail(truths, reads, captcha)
+    confusions = evaluate.confuse(truths, predictions)
+    files.write_json(out / "metrics.json", metrics)
+    files.write_json(out / "details.json", details)
+    files.write_json(out / "timing.json", TIMING)
+    rows = ((i, t, r.text, f"{r.confidence:.6f}") for i, (t, r) in enumerate(zip(truths, reads, strict=True)))
+    evaluate.write_csv(out / "predictions.csv", ("index", "truth", "prediction", "confidence"), rows)
+    pairs = ((t, p, count) for (t, p), count in confusions)
+    evaluate.write_csv(out / "confusions.csv", ("truth", "prediction", "count"), pairs)
+
+    pictures = out / "plots"
+    pictures.mkdir(exist_ok=True)
+    histories = {"train": history(3), "finetune": history(2)}
+    plots.curves(histories, kind, pictures / "curves.png")
+    plots.confusions(dict(confusions), captcha.alphabet, pictures / "confusions.png")
+    plots.accuracies(details["by_position"], details["by_character"], pictures / "accuracies.png")
+    plots.reliability(details["reliability"], details["calibration_error"], pictures / "reliability.png")
+    plots.network([LayerRow("logits", "Dense", (3, 5), 99)], kind, pictures / "network.png")
+    for name in ("worst", "doubtful", "ctc_output"):
+        plots.sheet([], name, pictures / f"{name}.png")
+
+
+def history(epochs: int) -> list[dict[str, float]]:
+    """Rows of a history.csv."""
+    rows = ((e, 10 * e, 640 * e, 1e-3 / e, 1 / e, 1.1 / e, 0.8, 0.7, 0.9, 0.05) for e in range(1, epochs + 1))
+    return [dict(zip(HISTORY, row, strict=True)) for row in rows]

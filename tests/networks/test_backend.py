@@ -1,0 +1,103 @@
+"""One code on two engines. The group `jax` trains, saves, loads and reads on JAX."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from captchalab.training.journal import read_history
+
+ENGINES = ("tensorflow", "jax")
+SCRIPT = """
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import numpy as np
+import test_fit as t
+from captchalab import params
+from captchalab.data import dataset
+from captchalab.networks import backend, models
+from captchalab.reading import decoding
+
+engine = backend.start().backend.split()[0]
+folder, verb = Path(sys.argv[1]), sys.argv[2]
+smoke = params.check(params.parse((folder / "params.yaml").read_text()))
+data = folder / "data"
+for kind in params.KINDS:
+    if verb == "train":
+        t.fit(t.task(smoke, kind), t.paths(data, folder / engine / kind), {{}})
+        # both engines fine-tune TensorFlow's weights
+        start = folder / "tensorflow" / kind / "out" / "model.keras"
+        t.fit(t.task(smoke, kind, "finetune"), t.paths(data, folder / f"{{engine}}-finetuned" / kind, start), {{}})
+    else:
+        images = np.asarray(dataset.load(data / "valid", smoke.captcha).images)
+        for trained_on in ("tensorflow", "jax"):
+            reader = models.load(folder / trained_on / kind / "out" / "model.keras")
+            reads = decoding.read(kind, reader.logits(images), smoke.captcha.alphabet)
+            print(json.dumps([engine, kind, trained_on, [r.text for r in reads]]))
+"""
+
+
+def run(engine: str, folder: Path, verb: str) -> subprocess.CompletedProcess:
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1] / "training"))
+    environment = {**os.environ, "KERAS_BACKEND": engine}
+    done = subprocess.run([sys.executable, "-c", script, folder, verb], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(smoke, smoke_text, tmp_path_factory) -> Path:
+    """Both networks trained on each engine."""
+    from captchalab.data import dataset
+    from captchalab.params import SplitParams
+
+    folder = tmp_path_factory.mktemp("engines")
+    (folder / "params.yaml").write_text(smoke_text)
+    for split, images in (("train", 128), ("valid", 48)):
+        dataset.generate(smoke.captcha, split, SplitParams(images=images), 1, folder / "data" / split, workers=1)
+    for engine in ENGINES:
+        run(engine, folder, "train")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reading(folder) -> dict[str, subprocess.CompletedProcess]:
+    """Each engine reads with the networks of both, in a new process."""
+    return {engine: run(engine, folder, "read") for engine in ENGINES}
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("kind", ["cnn", "ctc"])
+def test_jax_trains(folder, kind):
+    rows = read_history(folder / "jax" / kind / "out" / "history.csv")
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
+
+
+@pytest.mark.jax
+@pytest.mark.parametrize("kind", ["cnn", "ctc"])
+def test_from_the_same_weights_both_engines_train_alike(folder, kind):
+    a, b = (read_history(folder / f"{engine}-finetuned" / kind / "out" / "history.csv") for engine in ENGINES)
+    for one, other in zip(a, b, strict=True):
+        assert one["images_seen"] == other["images_seen"]
+        assert one["learning_rate"] == pytest.approx(other["learning_rate"])
+        assert one["train/loss"] == pytest.approx(other["train/loss"], rel=0.01)
+        assert one["val/loss"] == pytest.approx(other["val/loss"], rel=0.01)
+
+
+@pytest.mark.jax
+def test_weights_of_one_engine_read_the_same_on_the_other(reading):
+    texts = {}
+    for engine, done in reading.items():
+        lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+        assert {used for used, *_ in lines} == {engine}
+        texts[engine] = {(kind, trained_on): found for _, kind, trained_on, found in lines}
+    assert len(texts["jax"]) == 4
+    assert texts["jax"] == texts["tensorflow"]
+
+
+def test_start_up_notes_of_the_engine_stay_away(reading):
+    assert "oneDNN" not in reading["tensorflow"].stderr

@@ -1,0 +1,256 @@
+"""Training for real on tiny networks: what a stage leaves, and what a kill does not change."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from captchalab.data import dataset
+from captchalab.errors import UserError
+from captchalab.params import Params, SplitParams
+from captchalab.training.checkpoints import Checkpoint
+from captchalab.training.fit import Paths, Progress, Task, fit, look
+from captchalab.training.journal import HISTORY, Journal, read_history
+
+
+@pytest.fixture(scope="module")
+def splits(smoke, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("splits")
+    for split, images in (("train", 128), ("valid", 32)):
+        dataset.generate(smoke.captcha, split, SplitParams(images=images), 1, folder / split, workers=1)
+    return folder
+
+
+def task(smoke: Params, kind: str, name: str = "train", **changes) -> Task:
+    stage = smoke.stage(name, kind).model_copy(update=changes)
+    return Task(name, kind, smoke.captcha, smoke.network(kind), stage, 1, "tests")
+
+
+def paths(splits: Path, folder: Path, start_from: Path | None = None) -> Paths:
+    return Paths(splits / "train", splits / "valid", start_from, folder / "out", folder / "checkpoints")
+
+
+@pytest.fixture(scope="module", params=["cnn", "ctc"])
+def trained(request, smoke, splits, tmp_path_factory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp(request.param)
+    fit(task(smoke, request.param), paths(splits, folder), {"git_sha": "abc"})
+    return request.param, folder
+
+
+def test_a_stage_leaves_model_history_and_journal(trained, smoke):
+    kind, folder = trained
+    assert sorted(path.name for path in (folder / "out").iterdir()) == [
+        "history.csv", "journal.json", "model.keras", "run.json", "timing.json",
+    ]  # fmt: skip
+    rows = read_history(folder / "out" / "history.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert set(rows[0]) == set(HISTORY)
+    assert rows[-1]["images_seen"] == 3 * 8 * 16
+    rates = [row["learning_rate"] for row in rows]
+    assert rates[0] == pytest.approx(1e-3), "the highest of each epoch"
+    assert rates[0] > rates[1] > rates[2] > 3e-4
+    about = Journal(folder / "out").about
+    assert about["tags"]["kind"] == kind and about["tags"]["git_sha"] == "abc"
+    assert about["outcome"]["best_epoch"] in (1, 2, 3)
+    assert about["params"]["learning_rate"] == 1e-3
+
+
+def test_a_finished_stage_leaves_no_checkpoint(trained):
+    _, folder = trained
+    assert not list((folder / "checkpoints").glob("*/"))
+
+
+def test_the_loss_goes_down(trained):
+    _, folder = trained
+    rows = read_history(folder / "out" / "history.csv")
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
+
+
+def test_the_saved_weights_are_the_best_epochs(trained, smoke, splits):
+    from captchalab.networks import models
+
+    _, folder = trained
+    reader = models.load(folder / "out" / "model.keras")
+    best = Journal(folder / "out").about["outcome"]["best"]
+    found = look(reader, dataset.load(splits / "valid", smoke.captcha))
+    assert found["val/loss"] == pytest.approx(best["val/loss"], rel=1e-5)
+
+
+def test_fine_tuning_goes_on_from_the_trained_weights(trained, smoke, splits, tmp_path):
+    kind, folder = trained
+    fit(task(smoke, kind, "finetune"), paths(splits, tmp_path, folder / "out" / "model.keras"), {})
+    before = read_history(folder / "out" / "history.csv")[0]
+    first = read_history(tmp_path / "out" / "history.csv")[0]
+    assert first["train/loss"] < 0.9 * before["train/loss"]
+    assert first["learning_rate"] == pytest.approx(1e-4)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import test_fit as t
+from captchalab import params
+from captchalab.training.fit import Nobody
+
+class Kill(Nobody):
+    epochs = 0
+    def epoch(self):
+        self.epochs += 1
+        if self.epochs == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+if __name__ == "__main__":
+    smoke = params.check(params.parse(Path({params!r}).read_text()))
+    changes = dict(item.split("=") for item in sys.argv[3:])
+    task = t.task(smoke, sys.argv[1], **changes)
+    t.fit(task, t.paths(Path({splits!r}), Path(sys.argv[2])), {{}}, Kill())
+"""
+
+
+@pytest.fixture
+def killed(smoke_text, splits, tmp_path):
+    """Trains in a process of its own, which is killed (-9) at the end of its second epoch."""
+    (tmp_path / "params.yaml").write_text(smoke_text)
+    script = tmp_path / "killed.py"
+    where = {
+        "tests": str(Path(__file__).parent),
+        "params": str(tmp_path / "params.yaml"),
+        "splits": str(splits),
+    }
+    script.write_text(textwrap.dedent(KILLED).format(**where))
+
+    def run(kind: str, folder: Path, *changes: str) -> None:
+        done = subprocess.run([sys.executable, script, kind, folder, *changes], capture_output=True, text=True)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+
+    return run
+
+
+def same_files(one: Path, other: Path) -> bool:
+    return all((one / name).read_bytes() == (other / name).read_bytes() for name in ("model.keras", "history.csv"))
+
+
+def test_after_kill_9_a_stage_ends_as_if_nothing_had_happened(trained, smoke, splits, tmp_path, killed, capsys):
+    kind, folder = trained
+    killed(kind, tmp_path)
+    assert not (tmp_path / "out").exists()
+    fit(task(smoke, kind), paths(splits, tmp_path), {})
+    assert "goes on after epoch 2 of 3" in capsys.readouterr().out
+    assert same_files(tmp_path / "out", folder / "out")
+
+
+def test_a_killed_stream_goes_on_with_the_pictures_that_were_next(smoke, splits, tmp_path, killed):
+    fit(task(smoke, "cnn", source="stream"), paths(splits, tmp_path / "whole"), {})
+    killed("cnn", tmp_path / "again", "source=stream")
+    fit(task(smoke, "cnn", source="stream"), paths(splits, tmp_path / "again"), {})
+    assert same_files(tmp_path / "again" / "out", tmp_path / "whole" / "out")
+
+
+def test_a_stage_killed_in_its_first_epoch_keeps_its_journal(smoke, splits, tmp_path, killed):
+    killed("cnn", tmp_path)
+    [folder] = [path for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()]
+    (folder / "state.npz").unlink()
+    before = Journal(folder).about["id"]
+    fit(task(smoke, "cnn"), paths(splits, tmp_path), {})
+    assert Journal(tmp_path / "out").about["id"] == before
+    assert [row["epoch"] for row in read_history(tmp_path / "out" / "history.csv")] == [1, 2, 3]
+
+
+def test_a_checkpoint_of_other_parameters_is_not_picked_up(smoke, splits, tmp_path, killed, capsys):
+    killed("cnn", tmp_path)
+    fit(task(smoke, "cnn", learning_rate=2e-3), paths(splits, tmp_path), {})
+    assert "goes on after" not in capsys.readouterr().out
+
+
+def test_a_loss_that_is_no_number_stops_with_a_sentence_and_leaves_nothing(smoke, splits, tmp_path):
+    wild = task(smoke, "cnn", learning_rate=1e30, schedule="constant", warmup_steps=0, clip_norm=0.0)
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) in epoch \d: lower train.cnn.learning_rate = 1e\+30"):
+        fit(wild, paths(splits, tmp_path), {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_same_stage_twice_at_once_is_refused(smoke, splits, tmp_path, killed):
+    from filelock import FileLock
+
+    killed("cnn", tmp_path)
+    [lock] = (tmp_path / "checkpoints").glob("*.lock")
+    with FileLock(lock), pytest.raises(UserError, match="train cnn is running already, in another process"):
+        fit(task(smoke, "cnn"), paths(splits, tmp_path), {})
+
+
+def test_fine_tuning_of_other_captchas_is_refused(trained, smoke, splits, tmp_path):
+    kind, folder = trained
+    other = task(smoke, kind, "finetune")._replace(captcha=smoke.captcha.model_copy(update={"length": 3}))
+    with pytest.raises(UserError, match="params.yaml says 3|reads other captchas than params.yaml describes"):
+        fit(other, paths(splits, tmp_path, folder / "out" / "model.keras"), {})
+
+
+def test_a_network_that_reads_nothing_says_until_when_that_is_normal(smoke, splits, tmp_path, capsys):
+    fit(task(smoke, "ctc", plateau_steps=16), paths(splits, tmp_path), {})
+    told = capsys.readouterr().out
+    assert "nothing read yet after 8 steps; such a plateau is normal until step 16" in told
+    assert "nothing read after 24 steps, and past step 16 that is not normal" in told
+
+
+@pytest.mark.parametrize(
+    ("best_by", "readings", "best_epoch"),
+    [
+        ("exact", [(0.5, 1.0), (0.7, 2.0), (0.6, 0.1)], 2),
+        ("exact", [(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 2),  # ties by loss
+        ("loss", [(0.5, 1.0), (0.7, 2.0), (0.6, 0.1)], 3),
+        ("exact", [(0.0, 9.0), (0.0, 8.0)], 2),  # on the plateau the loss decides
+    ],
+)
+def test_the_best_epoch(best_by, readings, best_epoch):
+    progress = Progress()
+    for exact, loss in readings:
+        progress.count({"val/exact": exact, "val/loss": loss}, best_by)
+    assert progress.best_epoch == best_epoch
+
+
+def test_patience_starts_when_reading_starts(smoke):
+    stage = smoke.train.ctc.model_copy(update={"epochs": 100, "patience_epochs": 2})
+    progress = Progress()
+    for _ in range(10):
+        progress.count({"val/exact": 0.0, "val/loss": 9.0}, "exact")
+        assert progress.ended(stage) is None
+    progress.count({"val/exact": 0.5, "val/loss": 1.0}, "exact")
+    progress.count({"val/exact": 0.4, "val/loss": 1.0}, "exact")
+    assert progress.ended(stage) is None
+    progress.count({"val/exact": 0.4, "val/loss": 1.0}, "exact")
+    assert progress.ended(stage) == "2 epochs without a better one"
+
+
+def test_training_runs_where_mlflow_cannot_be_imported(smoke_text, splits, tmp_path):
+    (tmp_path / "params.yaml").write_text(smoke_text)
+    script = f"""
+import sys
+sys.modules["mlflow"] = None
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_fit as t
+from captchalab import params
+from captchalab.tracking import runs
+smoke = params.check(params.parse(Path({str(tmp_path / "params.yaml")!r}).read_text()))
+store = runs.Store.of(Path({str(tmp_path)!r}))
+t.fit(t.task(smoke, "cnn"), t.paths(Path({str(splits)!r}), Path({str(tmp_path)!r})), {{}}, runs.Background(store))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stderr.count("does not take this run") == 1
+    assert "captchalab sync" in done.stderr
+    assert json.loads((tmp_path / "out" / "run.json").read_text()) == {"run_id": None}
+    assert np.isfinite(read_history(tmp_path / "out" / "history.csv")[-1]["val/loss"])
+
+
+def test_a_checkpoint_is_named_by_stage_and_fingerprint(smoke, splits, tmp_path, killed):
+    killed("cnn", tmp_path)
+    [folder] = [path for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()]
+    assert folder.name.startswith("cnn-train-")
+    state = Checkpoint(folder).load()
+    assert state is not None and state.progress["epoch"] == 2
