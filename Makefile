@@ -25,10 +25,11 @@ repro: $(READY)  ## the whole experiment: draw, train, fine-tune, test, compare 
 test: $(READY)  ## all tests, the whole chain in small and the group on JAX among them
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
 
-lint: $(READY)  ## ruff and mypy
+lint: $(READY)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 smoke: $(READY)  ## the whole chain, tiny, in a temporary copy
 	$(BIN)/captchalab smoke

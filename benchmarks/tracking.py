@@ -20,8 +20,10 @@ from pathlib import Path
 import psutil
 
 from captchalab import files
-from captchalab.params import KINDS, STAGES
-from captchalab.tracking import packaging, runs
+from captchalab.params import STAGES
+from captchalab.project import Project
+from captchalab.reading.captcha import KINDS
+from captchalab.tracking import runs
 from captchalab.tracking.store import Store
 from captchalab.training.journal import FILES
 
@@ -32,10 +34,11 @@ WATCHED_S = 30.0
 TELL = f"""
 import sys, time
 from pathlib import Path
+from captchalab.project import Project
 from captchalab.tracking import runs
 from captchalab.training.journal import Journal
 from captchalab.tracking.store import Store
-journal, store = Journal(Path(sys.argv[1])), Store.of(Path(sys.argv[2]))
+journal, store = Journal(Path(sys.argv[1])), Store.of(Project(Path(sys.argv[2])))
 follower = runs.Background(store)
 follower.begin(journal)
 for _ in journal.epochs():
@@ -53,26 +56,26 @@ print(told, watching / {WATCHED_S}, waited)
 
 
 def main() -> None:
-    root = files.project_root()
+    project = Project.find()
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary)
         subprocess.run([sys.executable, "-c", _MAKE, store], check=True)
         print(f"{'':<14}{'training':>10}{'processor':>11}{'waiting':>9}{'share':>8}")
         for kind in KINDS:
-            costs = [_stage(root / "models" / kind / stage, store) for stage in STAGES]
+            costs = [_stage(project.stage(kind, stage), store) for stage in STAGES]
             for name, cost in zip(
                 (*STAGES, "both"), (*costs, [sum(parts) for parts in zip(*costs, strict=True)]), strict=True
             ):
                 train_s, busy_s, waiting_s = cost
                 share = (busy_s / CORES + waiting_s) / train_s
                 print(f"{name} {kind}".ljust(14) + f"{train_s:>8.0f} s{busy_s:>9.1f} s{waiting_s:>7.1f} s{share:>8.2%}")
-        _model(root, Store.of(store))
-    _pages(root)
+        _model(project, Store.of(Project(store)))
+    _pages(project.root)
 
 
 _MAKE = (
     "import sys; from pathlib import Path; from captchalab.tracking.store import Store; "
-    "Store.of(Path(sys.argv[1])).client()"
+    "from captchalab.project import Project; Store.of(Project(Path(sys.argv[1]))).client()"
 )
 
 
@@ -89,11 +92,10 @@ def _stage(folder: Path, store: Path) -> tuple[float, float, float]:
     return train_s, busy_s + watching * train_s, waiting_s
 
 
-def _model(root: Path, store: Store) -> None:
-    network = packaging.Files.of(root, "ctc")
-    runs.sync(network.finetune, store)
+def _model(project: Project, store: Store) -> None:
+    runs.sync(project.stage("ctc", "finetune"), store)
     started = time.perf_counter()
-    runs.log_test(network, store)
+    runs.log_test(project, "ctc", store)
     print(f"a tested network's figures, pictures and model are logged in {time.perf_counter() - started:.2f} s")
 
 

@@ -14,6 +14,7 @@ os.environ.pop("MLFLOW_TRACKING_URI", None)
 import workspace
 
 from captchalab import params, profiles
+from captchalab.project import Project
 
 ROOT = Path(__file__).parents[1]
 LONGEST = ("test_pipeline.py", "test_fit.py", "test_backend.py", "test_registry.py")
@@ -27,7 +28,7 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def smoke_text() -> str:
     """params.yaml as the profile `smoke` has it."""
-    return profiles.merged((ROOT / "params.yaml").read_text(), ROOT, "smoke")
+    return profiles.merged((ROOT / "params.yaml").read_text(), Project(ROOT), "smoke")
 
 
 @pytest.fixture(scope="session")
@@ -40,7 +41,7 @@ def database(tmp_path_factory) -> Path:
     """A new MLflow database, to be copied: making one takes seconds."""
     from captchalab.tracking.store import Store
 
-    store = Store.of(tmp_path_factory.mktemp("database"))
+    store = Store.of(Project(tmp_path_factory.mktemp("database")))
     store.client()
     assert store.database
     return store.database
@@ -49,17 +50,17 @@ def database(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def untrained(smoke, smoke_text, database, tmp_path_factory) -> dict[params.Kind, Path]:
     """models/<kind> of two networks that were exported for real."""
-    root = workspace.make(tmp_path_factory.mktemp("untrained") / "project", smoke_text, database)
-    return {kind: workspace.export_untrained(smoke, kind, root) for kind in params.KINDS}
+    made = workspace.make(tmp_path_factory.mktemp("untrained") / "project", smoke_text, database)
+    return {kind: workspace.export_untrained(smoke, kind, made) for kind in params.KINDS}
 
 
 @pytest.fixture
-def project(smoke_text, database, tmp_path, monkeypatch) -> Path:
+def project(smoke_text, database, tmp_path, monkeypatch) -> Project:
     """A project without networks, with a test split and an MLflow store; one is in its folder."""
     monkeypatch.delenv("DVC_ROOT", raising=False)
-    root = workspace.make(tmp_path / "project", smoke_text, database)
-    monkeypatch.chdir(root)
-    return root
+    made = workspace.make(tmp_path / "project", smoke_text, database)
+    monkeypatch.chdir(made.root)
+    return made
 
 
 def pytest_collection_modifyitems(items) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from chain import captchalab
 
 from captchalab import files
+from captchalab.project import Project
 from captchalab.registry.registry import Registry
 from captchalab.tracking.store import Store
 
@@ -20,7 +21,7 @@ class Story:
     """What each step said."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.project = folder, Project(folder)
         worse = files.read_json(folder / "models" / "ctc" / "finetune" / "run.json")["run_id"]
         better = self.run_of_the_experiment()
         self.first = self.step("promote")
@@ -41,10 +42,12 @@ class Story:
         return captchalab(self.folder, *words, check=False)
 
     def versions(self) -> dict[int, list[str]]:
-        return {version.number: version.aliases for version in Registry(self.folder, Store.of(self.folder)).versions()}
+        return {
+            version.number: version.aliases for version in Registry(self.project, Store.of(self.project)).versions()
+        }
 
     def run_of_the_experiment(self) -> str:
-        client = Store.of(self.folder).client()
+        client = Store.of(self.project).client()
         experiment = client.get_experiment_by_name("captchalab-smoke").experiment_id
         wanted = "tags.dvc_exp_name = 'longer' and tags.stage = 'finetune'"
         return client.search_runs([experiment], wanted)[0].info.run_id

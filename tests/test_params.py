@@ -4,6 +4,7 @@ import pytest
 
 from captchalab import params
 from captchalab.errors import UserError
+from captchalab.project import Project
 
 
 def changed(text: str, key: str, value: object) -> dict:
@@ -130,6 +131,8 @@ def test_merging_an_unknown_key_is_refused(text):
 
 
 def test_trunk_size_is_that_of_the_reference(root, text):
-    reference = params.check(params.parse(__import__("captchalab.profiles").profiles.merged(text, root, "reference")))
+    reference = params.check(
+        params.parse(__import__("captchalab.profiles").profiles.merged(text, Project(root), "reference"))
+    )
     assert reference.models.cnn.trunk_size(reference.captcha) == (2, 4)
     assert reference.models.ctc.trunk_size(reference.captcha) == (2, 16)

@@ -16,6 +16,7 @@ from servers import free_port, get, running
 from story import Story, ask
 
 from captchalab import files, params, profiles
+from captchalab.project import Project
 from captchalab.registry.registry import Registry
 from captchalab.tracking.store import Store
 from captchalab.training.journal import read_history
@@ -31,7 +32,7 @@ def chain(root, smoke_text, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def client(chain):
-    return Store.of(chain).client()
+    return Store.of(Project(chain)).client()
 
 
 def runs(client, **tags: str) -> list:
@@ -147,6 +148,9 @@ STALE_BY_FILE = {
     "src/captchalab/cli.py": set(),
     "src/captchalab/data/dataset.py": GENERATE,
     "src/captchalab/registry/decision.py": set(),
+    "src/captchalab/project.py": set(),
+    "src/captchalab/reading/captcha.py": set(),
+    "src/captchalab/reading/errors.py": set(),
     "src/captchalab/reading/decoding.py": TRAIN | FINETUNE | EXPORT | EVALUATE,
     "src/captchalab/errors.py": set(),
     "src/captchalab/evaluation/evaluate.py": EVALUATE,
@@ -373,7 +377,7 @@ def test_the_champion_is_served(story, picture):
 
 def test_it_is_served_where_neither_captchalab_nor_keras_is_installed(story, picture, tmp_path):
     """In an environment made from the model's own requirements, with unpickling forbidden."""
-    champion = Registry(story.folder, Store.of(story.folder)).find("champion")
+    champion = Registry(Project(story.folder), Store.of(Project(story.folder))).find("champion")
     [model] = (story.folder / "mlruns" / "artifacts").glob(f"*/models/{champion.model_id}/artifacts")
     uv = Path(sys.executable).with_name("uv")
     python = tmp_path / "venv" / "bin" / "python"

@@ -5,13 +5,14 @@ import pytest
 
 from captchalab import params, profiles
 from captchalab.errors import UserError
+from captchalab.project import Project
 
 
 @pytest.fixture
 def project(root, tmp_path) -> Path:
     """params.yaml and profiles/ in a git repository of their own."""
     (tmp_path / "profiles").mkdir()
-    for name in ("params.yaml", *(f"profiles/{name}.yaml" for name in profiles.names(root))):
+    for name in ("params.yaml", *(f"profiles/{name}.yaml" for name in profiles.names(Project(root)))):
         (tmp_path / name).write_text((root / name).read_text())
     for words in (
         ["init", "-q"],
@@ -31,17 +32,17 @@ def leaves(section: dict, path: str = "") -> set[str]:
 
 def test_default_is_the_committed_params(root):
     text = (root / "params.yaml").read_text()
-    assert profiles.merged(text, root, "default") == text
+    assert profiles.merged(text, Project(root), "default") == text
 
 
 def test_default_takes_back_every_key_another_profile_sets(root):
     default = leaves(params.read(root / "profiles" / "default.yaml"))
-    for name in profiles.names(root):
+    for name in profiles.names(Project(root)):
         assert leaves(params.read(root / "profiles" / f"{name}.yaml")) <= default
 
 
 def test_the_reference_profile_is_the_public_recipe(root):
-    text = profiles.merged((root / "params.yaml").read_text(), root, "reference")
+    text = profiles.merged((root / "params.yaml").read_text(), Project(root), "reference")
     reference = params.check(params.parse(text))
     for kind, patience in (("cnn", 3), ("ctc", 5)):
         train, finetune = reference.stage("train", kind), reference.stage("finetune", kind)
@@ -56,26 +57,26 @@ def test_the_reference_profile_is_the_public_recipe(root):
 
 def test_a_profile_shows_its_diff_keeps_comments_and_goes_back(project):
     before = (project / "params.yaml").read_text()
-    diff = profiles.apply(project, "reference")
+    diff = profiles.apply(Project(project), "reference")
     after = (project / "params.yaml").read_text()
     assert "-  channels: 1" in diff and "+  channels: 3" in diff
     assert after.count("#") == before.count("#")
-    profiles.apply(project, "default")
+    profiles.apply(Project(project), "default")
     assert (project / "params.yaml").read_text() == before
 
 
 def test_one_profile_after_another_leaves_nothing_of_the_first(project):
-    profiles.apply(project, "smoke")
-    profiles.apply(project, "reference")
+    profiles.apply(Project(project), "smoke")
+    profiles.apply(Project(project), "reference")
     once = (project / "params.yaml").read_text()
-    profiles.apply(project, "default")
-    profiles.apply(project, "reference")
+    profiles.apply(Project(project), "default")
+    profiles.apply(Project(project), "reference")
     assert (project / "params.yaml").read_text() == once
 
 
 def test_the_same_profile_twice_changes_nothing(project):
-    profiles.apply(project, "smoke")
-    assert profiles.apply(project, "smoke") == ""
+    profiles.apply(Project(project), "smoke")
+    assert profiles.apply(Project(project), "smoke") == ""
 
 
 def test_changes_that_are_not_committed_are_not_overwritten(project):
@@ -83,16 +84,16 @@ def test_changes_that_are_not_committed_are_not_overwritten(project):
     mine = path.read_text().replace("rnn_size: 128", "rnn_size: 99")
     path.write_text(mine)
     with pytest.raises(UserError, match=r"changes that are not committed.*git checkout params.yaml"):
-        profiles.apply(project, "smoke")
+        profiles.apply(Project(project), "smoke")
     assert path.read_text() == mine
 
 
 def test_an_unknown_profile_names_the_known_ones(project):
     with pytest.raises(UserError, match="There is no profile 'smok': take one of default, reference, smoke"):
-        profiles.apply(project, "smok")
+        profiles.apply(Project(project), "smok")
 
 
 def test_without_git_a_profile_is_refused(project):
     subprocess.run(["rm", "-rf", ".git"], cwd=project, check=True)
     with pytest.raises(UserError, match="git does not know a committed params.yaml"):
-        profiles.apply(project, "smoke")
+        profiles.apply(Project(project), "smoke")

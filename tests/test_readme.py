@@ -9,6 +9,7 @@ import pytest
 
 from captchalab import files, params
 from captchalab.evaluation import report
+from captchalab.project import Project
 
 MENTIONED_FOLDERS = ("docs/", "reports", "params.yaml")
 
@@ -19,7 +20,7 @@ def readme(root) -> str:
 
 
 def test_the_results_table_is_that_of_the_reports(root, readme):
-    assert report.results_table(root / "reports") in readme
+    assert report.results_table(Project(root)) in readme
 
 
 def test_the_reports_meet_what_is_promised(root):

@@ -16,6 +16,7 @@ from servers import mlflow_server, postgres
 
 from captchalab.cli import main
 from captchalab.params import PromoteParams
+from captchalab.project import Project
 from captchalab.registry.registry import Registry, fetch
 from captchalab.tracking import packaging
 from captchalab.tracking.runs import Background, Telling, log_test, sync
@@ -48,7 +49,7 @@ def address(request, database, tmp_path_factory) -> Iterator[str]:
 def store(address, tmp_path_factory) -> Iterator[Store]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", address)
-        yield Store.of(tmp_path_factory.mktemp("project"))
+        yield Store.of(Project(tmp_path_factory.mktemp("project")))
 
 
 @pytest.fixture(scope="module")
@@ -136,19 +137,19 @@ def test_artifacts_come_back_as_they_were_and_lie_with_the_server(store, client,
 
 
 def test_test_figures_and_the_model_land_on_the_run(store, client, project, exported, tmp_path):
-    network = workspace.put(project, "cnn", exported, 100)
-    model_id = log_test(network, store)
-    assert log_test(network, store, again=False) == model_id
-    run = client.get_run(sync(network.finetune, store))
+    workspace.put(project, "cnn", exported, 100)
+    model_id = log_test(project, "cnn", store)
+    assert log_test(project, "cnn", store, again=False) == model_id
+    run = client.get_run(sync(project.stage("cnn", "finetune"), store))
     assert run.data.metrics["test/exact"] == 0.5
     assert (
         download(client, run.info.run_id, "test/metrics.json", tmp_path)
-        == (network.reports / "metrics.json").read_bytes()
+        == (project.report("cnn") / "metrics.json").read_bytes()
     )
     model = client.get_logged_model(model_id)
     assert {metric.key: metric.dataset_digest for metric in model.metrics}["test/exact"] == "123.dir"
     onnx_file = fetch(store, client, model_id, packaging.ONNX, tmp_path / "model", "the model")
-    assert onnx_file.read_bytes() == network.onnx.read_bytes()
+    assert onnx_file.read_bytes() == project.onnx("cnn").read_bytes()
 
 
 def test_a_better_network_becomes_champion_and_goes_back(store, project, exported):
@@ -181,7 +182,7 @@ def test_postgresql_without_a_server_takes_runs_too(journal, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     with postgres(tmp_path) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-        store = Store.of(tmp_path)
+        store = Store.of(Project(tmp_path))
         finish(journal)
         run_id = sync(journal.folder, store)
         assert sync(journal.folder, store) == run_id

@@ -10,15 +10,17 @@ import onnx
 
 from captchalab import files, params, statistics
 from captchalab.data import dataset
-from captchalab.params import Kind, Params
-from captchalab.tracking import packaging, relocation
+from captchalab.params import Params
+from captchalab.project import Project
+from captchalab.reading.captcha import Kind
+from captchalab.tracking import relocation
 from captchalab.training.journal import HISTORY, Journal
 
 N = 200  # test captchas
 counter = itertools.count()
 
 
-def make(root: Path, text: str, database: Path) -> Path:
+def make(root: Path, text: str, database: Path) -> Project:
     """A project without networks: parameters, a test split, an empty MLflow store."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "params.yaml").write_text(text)
@@ -29,32 +31,31 @@ def make(root: Path, text: str, database: Path) -> Path:
     relocation.relocate(root / "mlruns")
     captcha = params.load(root / "params.yaml").captcha
     dataset.generate(captcha, "test", params.SplitParams(images=N), 7, root / "data" / "test", workers=1)
-    return root
+    return Project(root)
 
 
-def export_untrained(params: Params, kind: Kind, root: Path) -> Path:
-    """An untrained network, saved and exported for real: models/<kind> below `root`."""
+def export_untrained(params: Params, kind: Kind, project: Project) -> Path:
+    """An untrained network, saved and exported for real: the project's models/<kind>."""
     from captchalab.networks import backend
 
     backend.start(1)
     from captchalab.networks import export, models
 
-    network = root / "models" / kind / "finetune" / "model.keras"
-    models.save(models.build(kind, params.captcha, params.network(kind)), network)
-    export.export(network, root / "data" / "test", root / "models" / kind / "export")
-    return root / "models" / kind
+    model = project.model(kind)
+    models.save(models.build(kind, params.captcha, params.network(kind)), model)
+    export.export(model, project.split("test"), project.export(kind))
+    return project.models / kind
 
 
-def put(root: Path, kind: Kind, model: Path, right: int, val_exact: float = 0.5, name: str = "") -> packaging.Files:
+def put(project: Project, kind: Kind, model: Path, right: int, val_exact: float = 0.5, name: str = "") -> None:
     """A fine-tuned network in the workspace which reads the first `right` test captchas.
 
     Args:
         model: models/<kind> of `export_untrained`; each call makes another network of it.
     """
-    network = packaging.Files.of(root, kind)
     number = next(counter)
     for stage in params.STAGES:
-        folder = root / "models" / kind / stage
+        folder = project.stage(kind, stage)
         shutil.rmtree(folder, ignore_errors=True)
         about = {
             "name": f"{kind} {stage}",
@@ -72,28 +73,27 @@ def put(root: Path, kind: Kind, model: Path, right: int, val_exact: float = 0.5,
         (folder / "model.keras").write_bytes(
             (model / "finetune" / "model.keras").read_bytes() + f"{stage} {number}".encode()
         )
-    shutil.rmtree(network.onnx.parent, ignore_errors=True)
-    shutil.copytree(model / "export", network.onnx.parent)
-    exported = onnx.load(network.onnx)
-    about = {p.key: p.value for p in exported.metadata_props} | {
-        "network_md5": files.md5(network.finetune / "model.keras")
-    }
+    shutil.rmtree(project.export(kind), ignore_errors=True)
+    shutil.copytree(model / "export", project.export(kind))
+    exported = onnx.load(project.onnx(kind))
+    about = {p.key: p.value for p in exported.metadata_props} | {"network_md5": files.md5(project.model(kind))}
     onnx.helper.set_model_props(exported, about)
-    onnx.save(exported, network.onnx)
-    put_reports(network, right)
-    return network
+    onnx.save(exported, project.onnx(kind))
+    put_reports(project, kind, right)
 
 
-def put_reports(network: packaging.Files, right: int) -> None:
-    labels = np.load(network.test / "labels.npy")
-    truths = dataset.SplitData(labels, labels, files.read_json(network.test / "meta.json")).texts()
+def put_reports(project: Project, kind: Kind, right: int) -> None:
+    labels = np.load(project.split("test") / "labels.npy")
+    truths = dataset.SplitData(labels, labels, files.read_json(project.split("test") / "meta.json")).texts()
     predictions = [truth if i < right else "" for i, truth in enumerate(truths)]
-    network.reports.mkdir(parents=True, exist_ok=True)
-    with (network.reports / "predictions.csv").open("w", newline="") as out:
+    project.report(kind).mkdir(parents=True, exist_ok=True)
+    with (project.report(kind) / "predictions.csv").open("w", newline="") as out:
         rows = csv.writer(out)
         rows.writerow(("index", "truth", "prediction", "confidence"))
         rows.writerows((i, t, p, 0.5) for i, (t, p) in enumerate(zip(truths, predictions, strict=True)))
     figures = statistics.exact(truths, predictions).as_metrics("exact")
     cer = statistics.cer(truths, predictions)
-    files.write_json(network.reports / "metrics.json", {**figures, "cer": cer, "parameters": 7, "images_seen": 128})
-    files.write_json(network.reports / "timing.json", {"train_min": 1.0, "finetune_min": 0.5})
+    files.write_json(
+        project.report(kind) / "metrics.json", {**figures, "cer": cer, "parameters": 7, "images_seen": 128}
+    )
+    files.write_json(project.report(kind) / "timing.json", {"train_min": 1.0, "finetune_min": 0.5})

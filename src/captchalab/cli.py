@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from captchalab import __version__, files
+from captchalab import __version__
 from captchalab.errors import UserError
+from captchalab.project import Project
+from captchalab.reading.errors import UnreadableError
 
 if TYPE_CHECKING:
-    from captchalab.params import Kind, Params, Split, StageName
+    from captchalab.params import Params, Split, StageName
+    from captchalab.reading.captcha import Kind
 
 KIND = click.Choice(["cnn", "ctc"])
 
@@ -30,7 +33,7 @@ class Verbs(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except UserError as error:
+        except (UserError, UnreadableError) as error:
             print(f"captchalab: {error}", file=sys.stderr)
             ctx.exit(1)
         except KeyboardInterrupt:
@@ -41,7 +44,7 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__)
 def main() -> None:
-    """Captcha reading as a tracked, reproducible experiment.
+    """Captcha prediction as a tracked, reproducible experiment.
 
     `dvc repro` runs generate, train, finetune, evaluate and compare in their order; each is a verb
     here too.
@@ -52,10 +55,10 @@ def main() -> None:
 @click.argument("split", type=click.Choice(["train", "valid", "test"]))
 def generate(split: "Split") -> None:
     """Draw a split of captchas to data/SPLIT."""
-    root, params = _project()
+    project, params = _project()
     from captchalab.data import dataset
 
-    out = root / "data" / split
+    out = project.split(split)
     dataset.generate(params.captcha, split, getattr(params.splits, split), params.seed, out, params.runtime.workers)
     print(f"generate {split}: {getattr(params.splits, split).images:,} captchas in {out}")
 
@@ -81,11 +84,11 @@ def export(kind: "Kind") -> None:
     os.environ["KERAS_BACKEND"] = (
         "tensorflow"  # Keras writes ONNX through it; whatever trained, the weights are the same
     )
-    root, _ = _project()
+    project, _ = _project()
     from captchalab.networks import export
 
-    out = root / "models" / kind / "export"
-    parity = export.export(root / "models" / kind / "finetune" / "model.keras", root / "data" / "test", out)
+    out = project.export(kind)
+    parity = export.export(project.model(kind), project.split("test"), out)
     print(
         f"export {kind}: {out / 'model.onnx'}, the same {parity['n']:,} texts, logits within "
         f"{parity['largest_logit_difference']:.1e}"
@@ -96,30 +99,28 @@ def export(kind: "Kind") -> None:
 @click.argument("kind", type=KIND)
 def evaluate(kind: "Kind") -> None:
     """Test a fine-tuned network on the test split."""
-    root, params = _project()
+    project, params = _project()
     from captchalab.evaluation import evaluate
-    from captchalab.tracking import packaging, runs
+    from captchalab.tracking import runs
     from captchalab.tracking.store import Store, attempt
 
-    out = root / "reports" / kind
-    paths = evaluate.Paths(root / "data" / "test", root / "models" / kind, out)
-    figures = evaluate.evaluate(kind, params.captcha, params.evaluate, paths)
+    figures = evaluate.evaluate(kind, params.captcha, params.evaluate, project)
     print(
         f"evaluate {kind}: exact {figures['exact']:.2%} (95 % interval {figures['exact_low']:.2%} - "
-        f"{figures['exact_high']:.2%}) on {figures['n']:,} captchas, cer {figures['cer']:.2%}; see {out}"
+        f"{figures['exact_high']:.2%}) on {figures['n']:,} captchas, cer {figures['cer']:.2%}; "
+        f"see {project.report(kind)}"
     )
-    store = Store.of(root)
-    attempt(store, lambda: runs.log_test(packaging.Files.of(root, kind), store))
+    store = Store.of(project)
+    attempt(store, lambda: runs.log_test(project, kind, store))
 
 
 @main.command()
 def compare() -> None:
     """Compare CNN and CTC on the same test captchas."""
-    root, params = _project()
+    project, params = _project()
     from captchalab.evaluation import report
 
-    paths = report.Paths(root / "data" / "test", root / "reports")
-    result = report.compare(params.captcha, params.evaluate.pictures, paths)
+    result = report.compare(params.captcha, params.evaluate.pictures, project)
     for kind in ("cnn", "ctc"):
         figures = result[kind]
         print(
@@ -128,7 +129,7 @@ def compare() -> None:
         )
     print(
         f"compare: only the CNN reads {result['only_cnn']}, only CTC {result['only_ctc']}; "
-        f"McNemar p = {result['mcnemar_p']:.3g}; see {root / 'reports' / 'index.html'}"
+        f"McNemar p = {result['mcnemar_p']:.3g}; see {project.reports / 'index.html'}"
     )
 
 
@@ -176,26 +177,27 @@ def draw(text: str, count: int, out: Path | None) -> None:
 def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
     """Read captchas from picture files, or from all PNG and JPEG files of a folder."""
     from captchalab.reading import predictor
+    from captchalab.reading.decoding import Prediction
 
     with _network(model) as onnx:
-        found = predictor.read_files(predictor.load(onnx), images)
-    readings = [(file, reading) for file, reading in found if isinstance(reading, predictor.Reading)]
+        found = predictor.predict_files(predictor.load(onnx), images)
+    predictions = [(file, prediction) for file, prediction in found if isinstance(prediction, Prediction)]
     if as_json:
         rows = [
             {
                 "file": str(file),
-                "text": reading.text,
-                "confidence": round(reading.confidence, 6),
-                "characters": [round(confidence, 6) for confidence in reading.characters],
+                "text": prediction.text,
+                "confidence": round(prediction.confidence, 6),
+                "characters": [round(confidence, 6) for confidence in prediction.characters],
             }
-            for file, reading in readings
+            for file, prediction in predictions
         ]
         print(json.dumps(rows, ensure_ascii=False))
     else:
-        width = max((len(str(file)) for file, _ in readings), default=0)
-        for file, reading in readings:
-            print(f"{file!s:<{width}}  {reading.text:<8}  {reading.confidence:.4f}")
-    errors = [reading for _, reading in found if isinstance(reading, UserError)]
+        width = max((len(str(file)) for file, _ in predictions), default=0)
+        for file, prediction in predictions:
+            print(f"{file!s:<{width}}  {prediction.text:<8}  {prediction.confidence:.4f}")
+    errors = [prediction for _, prediction in found if isinstance(prediction, UnreadableError)]
     for error in errors:
         print(f"captchalab: {error}", file=sys.stderr)
     sys.exit(1 if errors else 0)
@@ -209,13 +211,13 @@ def promote(run_id: str | None, force: bool, reason: str | None) -> None:
     """Make a network champion if it beats the present one; exit status 3 if it does not."""
     if force != bool(reason):
         raise UserError("--force and --reason TEXT go together: what overrides the rules says why.")
-    root, params = _project()
+    project, params = _project()
     from captchalab.registry import cards, registry
     from captchalab.tracking.store import Store, needed
 
-    store = Store.of(root)
+    store = Store.of(project)
     with needed(store):
-        outcome = registry.Registry(root, store).promote(params.promote, run_id, reason)
+        outcome = registry.Registry(project, store).promote(params.promote, run_id, reason)
     print(cards.candidate_table(outcome.candidate, outcome.champion, outcome.before and outcome.before.number))
     if outcome.version is None:
         print(f"Not promoted: {outcome.decision.reason}")
@@ -227,13 +229,13 @@ def promote(run_id: str | None, force: bool, reason: str | None) -> None:
 @main.command()
 def rollback() -> None:
     """Go back to the champion that the present one replaced; twice goes back two."""
-    root, _ = _project()
+    project, _ = _project()
     from captchalab.registry import registry
     from captchalab.tracking.store import Store, needed
 
-    store = Store.of(root)
+    store = Store.of(project)
     with needed(store):
-        now, back = registry.Registry(root, store).rollback()
+        now, back = registry.Registry(project, store).rollback()
     print(
         f"Rolled back from version {now.number} ({now.exact()}) to {back.number} ({back.exact()}): "
         f"models:/captcha/{back.number} is champion."
@@ -244,13 +246,13 @@ def rollback() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 def models(as_json: bool) -> None:
     """List the registered versions: aliases, figures, age."""
-    root, _ = _project()
+    project, _ = _project()
     from captchalab.registry import cards, registry
     from captchalab.tracking.store import Store, needed
 
-    store = Store.of(root)
+    store = Store.of(project)
     with needed(store):
-        opened = registry.Registry(root, store)
+        opened = registry.Registry(project, store)
         opened.write_champion()
         versions = opened.versions()
     if as_json:
@@ -266,13 +268,13 @@ def models(as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of lines.")
 def lineage(start: str, as_json: bool) -> None:
     """Say what a model's file, a version or a run comes from: run, parameters, git, data."""
-    root, _ = _project()
+    project, _ = _project()
     from captchalab.registry import lineage
     from captchalab.tracking.store import Store, needed
 
-    store = Store.of(root)
+    store = Store.of(project)
     with needed(store):
-        found = lineage.trace(root, store, start)
+        found = lineage.trace(project, store, start)
     print(json.dumps(found, indent=2, ensure_ascii=False) if as_json else lineage.lines(found))
 
 
@@ -280,14 +282,14 @@ def lineage(start: str, as_json: bool) -> None:
 @click.option("--port", default=5001, show_default=True, help="Port on 127.0.0.1.")
 def serve(port: int) -> None:
     """Serve the champion with MLflow's scoring server, on this machine only."""
-    root, _ = _project()
+    project, _ = _project()
     from captchalab.registry import registry
     from captchalab.tracking.store import Store, needed
 
     _free(port)
-    store = Store.of(root)
+    store = Store.of(project)
     with needed(store):
-        command = registry.Registry(root, store).serve_command(port)
+        command = registry.Registry(project, store).serve_command(port)
     print(f"The champion will answer at http://127.0.0.1:{port}/invocations (Ctrl-C ends it)", flush=True)
     # MLflow starts uvicorn by its name; nobody needs to have activated the environment
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
@@ -300,8 +302,7 @@ def profile(name: str) -> None:
     """Merge profiles/NAME.yaml into params.yaml; `default` goes back."""
     from captchalab import profiles
 
-    root = files.project_root()
-    diff = profiles.apply(root, name)
+    diff = profiles.apply(Project.find(), name)
     print(diff or f"params.yaml is as profile {name!r} has it already.", end="" if diff else "\n")
 
 
@@ -311,26 +312,29 @@ def smoke(keep: bool) -> None:
     """Run the whole chain, tiny, in a temporary copy; nothing here is touched."""
     from captchalab import profiles
 
-    sys.exit(profiles.smoke(files.project_root(), keep))
+    sys.exit(profiles.smoke(Project.find(), keep))
 
 
 @main.command()
 def sync() -> None:
     """Tell MLflow of finished stages it does not know: it was away, or is another one now."""
-    root, _ = _project()
-    from captchalab.tracking import packaging, runs
+    project, _ = _project()
+    from captchalab.params import STAGES
+    from captchalab.reading.captcha import KINDS
+    from captchalab.tracking import runs
     from captchalab.tracking.store import Store, needed
+    from captchalab.training.journal import Journal
 
-    store = Store.of(root)
-    found = [*sorted(root.glob("models/*/train/journal.json")), *sorted(root.glob("models/*/finetune/journal.json"))]
+    store = Store.of(project)
+    found = [(name, kind) for name in STAGES for kind in KINDS if Journal(project.stage(kind, name)).begun]
     if not found:
-        raise UserError(f"{root / 'models'} holds no finished stage: run `dvc repro` first.")
+        raise UserError(f"{project.models} holds no finished stage: run `dvc repro` first.")
     with needed(store):
-        for stage in (journal.parent for journal in found):
-            print(f"{stage.relative_to(root)}: run {runs.sync(stage, store)}")
-            network = packaging.Files.of(root, "cnn" if stage.parent.name == "cnn" else "ctc")
-            if stage.name == "finetune" and (network.reports / "metrics.json").exists():
-                runs.log_test(network, store, again=False)
+        for name, kind in found:
+            stage = project.stage(kind, name)
+            print(f"{stage.relative_to(project.root)}: run {runs.sync(stage, store)}")
+            if name == "finetune" and (project.report(kind) / "metrics.json").exists():
+                runs.log_test(project, kind, store, again=False)
 
 
 @main.command()
@@ -339,19 +343,19 @@ def relocate(dry_run: bool) -> None:
     """Mend MLflow's database after the project was moved or renamed."""
     from captchalab.tracking import relocation
 
-    print(relocation.relocate(files.store_root(files.project_root()) / "mlruns", dry_run))
+    print(relocation.relocate(Project.find().mlruns, dry_run))
 
 
 @main.command()
 @click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
 def ui(port: int) -> None:
     """Open the runs in MLflow's own pages, on this machine only."""
-    root, params = _project()
+    project, params = _project()
     from captchalab.tracking import ui
     from captchalab.tracking.store import Store, needed
 
     _free(port)
-    store = Store.of(root)
+    store = Store.of(project)
     with needed(store):
         page = ui.page(store, params.tracking.experiment, port)
     if store.is_server:
@@ -376,19 +380,19 @@ def _network(name: str) -> Iterator[Path]:
         from captchalab.tracking import packaging
         from captchalab.tracking.store import Store, needed
 
-        root = files.project_root()
-        store = Store.of(root)
+        project = Project.find()
+        store = Store.of(project)
         with tempfile.TemporaryDirectory() as temporary:
             with needed(store):
-                opened = registry.Registry(root, store)
+                opened = registry.Registry(project, store)
                 onnx = opened.fetch(opened.find(name), packaging.ONNX, Path(temporary))
             yield onnx
     elif name == "champion":
         from captchalab.registry import champion
 
-        yield champion.network(files.project_root())
+        yield champion.network(Project.find())
     elif name in ("cnn", "ctc"):
-        yield files.project_root() / "models" / name / "export" / "model.onnx"
+        yield Project.find().onnx("cnn" if name == "cnn" else "ctc")
     else:
         if not Path(name).is_file():
             raise UserError(
@@ -398,16 +402,16 @@ def _network(name: str) -> Iterator[Path]:
         yield Path(name)
 
 
-def _project() -> tuple[Path, "Params"]:
+def _project() -> tuple[Project, "Params"]:
     from captchalab import params, processes
 
     processes.end_with_dvc()
-    root = files.project_root()
-    return root, params.load(root / "params.yaml")
+    project = Project.find()
+    return project, params.load(project.params)
 
 
 def _fit(name: "StageName", kind: "Kind") -> None:
-    root, params = _project()
+    project, params = _project()
     from captchalab.tracking import origin, runs
     from captchalab.tracking.store import Store
     from captchalab.training import fit
@@ -422,15 +426,8 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         params.tracking.experiment,
         params.runtime.workers,
     )
-    paths = fit.Paths(
-        train=root / "data" / "train",
-        valid=root / "data" / "valid",
-        start_from=root / "models" / kind / "train" / "model.keras" if name == "finetune" else None,
-        out=root / "models" / kind / name,
-        checkpoints=files.store_root(root) / ".checkpoints",
-    )
-    tags = origin.run_tags(root, kind, name)
-    fit.fit(task, paths, tags, runs.Background(Store.of(root)))
+    tags = origin.run_tags(project, kind, name)
+    fit.fit(task, project.stage_paths(kind, name), tags, runs.Background(Store.of(project)))
 
 
 if __name__ == "__main__":

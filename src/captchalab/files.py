@@ -1,4 +1,4 @@
-"""Where things are, and files that are there whole or not at all."""
+"""Files that are there whole or not at all."""
 
 import hashlib
 import json
@@ -12,26 +12,8 @@ from typing import Any
 from captchalab.errors import UserError
 
 
-def project_root(start: Path | None = None) -> Path:
-    """The folder with params.yaml and dvc.yaml: at or above `start`, else where the source lies.
-
-    Raises:
-        UserError: there is none.
-    """
-    here = (start or Path.cwd()).resolve()
-    for folder in (here, *here.parents, *Path(__file__).resolve().parents):
-        if (folder / "params.yaml").is_file() and (folder / "dvc.yaml").is_file():
-            return folder
-    raise UserError(f"No captchalab project at or above {here}: go to the folder with params.yaml.")
-
-
-def store_root(root: Path) -> Path:
-    """Where runs and checkpoints live: DVC's temporary copies share those of their main project."""
-    return Path(os.environ.get("DVC_ROOT") or root).resolve()
-
-
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A place beside `path` to write a file or folder; moved in when the block ends without error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{path.name}.partial-*"):  # by a process that was killed
@@ -58,7 +40,7 @@ def _remove(path: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

@@ -10,17 +10,16 @@ import io
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML, YAMLError
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from captchalab.errors import UserError
+from captchalab.reading.captcha import KINDS, CaptchaParams, Kind, Strict
 
-Kind = Literal["cnn", "ctc"]
 Split = Literal["train", "valid", "test"]
 StageName = Literal["train", "finetune"]
-KINDS: tuple[Kind, ...] = ("cnn", "ctc")
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 STAGES: tuple[StageName, ...] = ("train", "finetune")
 
@@ -30,36 +29,17 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Pool = Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
 
 
-class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class CaptchaParams(Section):
-    """What one picture shows."""
-
-    alphabet: Annotated[str, Field(min_length=2)]
-    length: PositiveInt
-    width_px: Annotated[int, Field(ge=16)]
-    height_px: Annotated[int, Field(ge=16)]
-    channels: Literal[1, 3]
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(H, W, C)"""
-        return self.height_px, self.width_px, self.channels
-
-
-class SplitParams(Section):
+class SplitParams(Strict):
     images: NonNegativeInt
 
 
-class SplitsParams(Section):
+class SplitsParams(Strict):
     train: SplitParams
     valid: SplitParams
     test: SplitParams
 
 
-class NetworkParams(Section):
+class NetworkParams(Strict):
     """The trunk both networks share."""
 
     stem_filters: NonNegativeInt
@@ -88,12 +68,12 @@ class CtcNetworkParams(NetworkParams):
     rnn_layers: PositiveInt
 
 
-class ModelsParams(Section):
+class ModelsParams(Strict):
     cnn: NetworkParams
     ctc: CtcNetworkParams
 
 
-class StageParams(Section):
+class StageParams(Strict):
     """How one stage trains; `train` and `finetune` have the same knobs."""
 
     source: Literal["pool", "stream"]
@@ -113,18 +93,18 @@ class StageParams(Section):
     plateau_steps: NonNegativeInt
 
 
-class StagesParams(Section):
+class StagesParams(Strict):
     cnn: StageParams
     ctc: StageParams
 
 
-class EvaluateParams(Section):
+class EvaluateParams(Strict):
     batch_size: PositiveInt
     beam_width: PositiveInt
     pictures: PositiveInt
 
 
-class PromoteParams(Section):
+class PromoteParams(Strict):
     """What a network must be to become champion."""
 
     min_exact: Annotated[float, Field(ge=0, le=1)]
@@ -132,15 +112,15 @@ class PromoteParams(Section):
     max_latency_ms: Annotated[float, Field(gt=0)]
 
 
-class TrackingParams(Section):
+class TrackingParams(Strict):
     experiment: Annotated[str, Field(min_length=1)]
 
 
-class RuntimeParams(Section):
+class RuntimeParams(Strict):
     workers: NonNegativeInt
 
 
-class Params(Section):
+class Params(Strict):
     seed: NonNegativeInt
     captcha: CaptchaParams
     splits: SplitsParams
@@ -308,11 +288,11 @@ def _sentence(error: ErrorDetails) -> str:
     return f"{key} = {error['input']!r} cannot be: {reason}."
 
 
-def _section(keys: list[str]) -> type[Section]:
-    section: type[Section] = Params
+def _section(keys: list[str]) -> type[Strict]:
+    section: type[Strict] = Params
     for key in keys:
         field = section.model_fields[key].annotation
-        assert isinstance(field, type) and issubclass(field, Section)
+        assert isinstance(field, type) and issubclass(field, Strict)
         section = field
     return section
 

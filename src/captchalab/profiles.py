@@ -10,43 +10,44 @@ from pathlib import Path
 
 from captchalab import files, params
 from captchalab.errors import UserError
+from captchalab.project import Project
 
 
-def names(root: Path) -> list[str]:
-    return sorted(path.stem for path in (root / "profiles").glob("*.yaml"))
+def names(project: Project) -> list[str]:
+    return sorted(path.stem for path in project.profiles.glob("*.yaml"))
 
 
-def merged(text: str, root: Path, name: str) -> str:
+def merged(text: str, project: Project, name: str) -> str:
     """params.yaml's text as a profile has it: first back to the default, then the profile's own keys.
 
     Raises:
         UserError: there is no such profile, or what it gives cannot be.
     """
-    if name not in names(root):
-        raise UserError(f"There is no profile {name!r}: take one of {', '.join(names(root))}.")
+    if name not in names(project):
+        raise UserError(f"There is no profile {name!r}: take one of {', '.join(names(project))}.")
     content = params.parse(text)
     for overlay in dict.fromkeys(("default", name)):
-        params.merge(content, params.read(root / "profiles" / f"{overlay}.yaml"))
+        params.merge(content, params.read(project.profiles / f"{overlay}.yaml"))
     params.check(content, f"profiles/{name}.yaml")
     return params.dump(content)
 
 
-def apply(root: Path, name: str) -> str:
+def apply(project: Project, name: str) -> str:
     """Merge a profile into params.yaml; returns the diff.
 
     Raises:
         UserError: params.yaml has changes of its own that are not committed.
     """
-    path = root / "params.yaml"
+    path = project.params
     before = path.read_text()
-    committed = _committed(root)
-    known = [committed, *(merged(committed, root, profile) for profile in names(root))]
+    committed = _committed(project.root)
+    known = [committed, *(merged(committed, project, profile) for profile in names(project))]
     if before not in known:
         raise UserError(
             "params.yaml has changes that are not committed, and a profile would overwrite some: commit them, or "
             "drop them with `git checkout params.yaml`."
         )
-    after = merged(committed, root, name)
+    after = merged(committed, project, name)
     files.write_text(path, after)
     diff = difflib.unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", f"profile {name}", n=1)
     return "".join(diff)
@@ -74,12 +75,12 @@ def copy_environment() -> dict[str, str]:
     return environment
 
 
-def smoke(root: Path, keep: bool = False) -> int:
+def smoke(project: Project, keep: bool = False) -> int:
     """`dvc repro` of the whole chain, tiny, in a temporary copy; its exit status."""
     folder = Path(tempfile.mkdtemp(prefix="captchalab-smoke-"))
     try:
-        copy_project(root, folder)
-        (folder / "params.yaml").write_text(merged((root / "params.yaml").read_text(), root, "smoke"))
+        copy_project(project.root, folder)
+        (folder / "params.yaml").write_text(merged(project.params.read_text(), project, "smoke"))
         status = subprocess.run(["dvc", "repro"], cwd=folder, env=copy_environment(), check=False).returncode
         print(f"smoke: {'the whole chain ran' if status == 0 else 'failed'}{f', in {folder}' if keep else ''}")
         return status

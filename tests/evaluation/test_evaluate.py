@@ -1,9 +1,9 @@
 from captchalab.evaluation.evaluate import confuse, detail
-from captchalab.reading.decoding import Read
+from captchalab.reading.decoding import Prediction
 
 
-def reads(*texts: str, confidence: float = 0.9) -> list[Read]:
-    return [Read(text, confidence) for text in texts]
+def reads(*texts: str, confidence: float = 0.9) -> list[Prediction]:
+    return [Prediction(text=text, confidence=confidence) for text in texts]
 
 
 def test_characters_are_counted_where_they_stand(smoke):

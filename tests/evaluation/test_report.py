@@ -11,8 +11,10 @@ from captchalab.data import dataset
 from captchalab.errors import UserError
 from captchalab.evaluation import evaluate, plots, report
 from captchalab.networks.models import LayerRow
-from captchalab.params import KINDS, CaptchaParams, Kind, SplitParams
-from captchalab.reading.decoding import Read
+from captchalab.params import SplitParams
+from captchalab.project import Project
+from captchalab.reading.captcha import KINDS, CaptchaParams, Kind
+from captchalab.reading.decoding import Prediction
 from captchalab.training.journal import HISTORY
 
 CAPTCHA = CaptchaParams(alphabet="0O1AB", length=3, width_px=64, height_px=32, channels=1)
@@ -94,23 +96,23 @@ def test_mistakes_of_both_together_most_first() -> None:
 
 
 def test_a_reading_marks_its_wrong_characters() -> None:
-    assert report.marked("0AB", Read("0B1", 0.5)) == {
+    assert report.marked("0AB", Prediction(text="0B1", confidence=0.5)) == {
         "letters": [("0", True), ("B", False), ("1", False)],
         "confidence": 0.5,
         "right": False,
     }
 
 
-def test_the_results_table_states_what_the_files_state(paths: report.Paths, truths: list[str]) -> None:
-    compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths)
-    table = report.results_table(paths.reports).splitlines()
+def test_the_results_table_states_what_the_files_state(project: Project, truths: list[str]) -> None:
+    compare(project, truths, cnn=spoilt(truths, 8), ctc=truths)
+    table = report.results_table(project).splitlines()
     assert table[2].startswith("| CNN | **80.00 %** (65.24 – 89.50) | 40 | 123,456 | 3,200 | 4.5 + 3.0 min |")
     assert table[3].startswith("| CTC | **100.00 %** (91.24 – 100.00) |")
 
 
 class TestCompare:
-    def test_figures(self, paths: report.Paths, truths: list[str]) -> None:
-        result = compare(paths, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 0))
+    def test_figures(self, project: Project, truths: list[str]) -> None:
+        result = compare(project, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 0))
         assert (result["both_right"], result["only_cnn"], result["only_ctc"], result["both_wrong"]) == (
             32,
             0,
@@ -123,26 +125,26 @@ class TestCompare:
         assert result["cnn"]["images_seen"] == 3200
         assert result["mcnemar_p"] == statistics.mcnemar(0, 8)
         assert result["better"] == "ctc"
-        assert files.read_json(paths.reports / "comparison.json") == result
+        assert files.read_json(project.reports / "comparison.json") == result
 
-    def test_the_same_files_give_the_same_bytes(self, paths: report.Paths, truths: list[str]) -> None:
-        written = [paths.reports / "comparison.json", paths.reports / "index.html"]
-        compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths)
+    def test_the_same_files_give_the_same_bytes(self, project: Project, truths: list[str]) -> None:
+        written = [project.reports / "comparison.json", project.reports / "index.html"]
+        compare(project, truths, cnn=spoilt(truths, 8), ctc=truths)
         before = [path.read_bytes() for path in written]
-        report.compare(CAPTCHA, 6, paths)
+        report.compare(CAPTCHA, 6, project)
         assert [path.read_bytes() for path in written] == before
 
-    def test_times_change_the_page_only(self, paths: report.Paths, truths: list[str]) -> None:
-        compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths)
-        before = (paths.reports / "comparison.json").read_bytes()
-        files.write_json(paths.reports / "cnn" / "timing.json", {**TIMING, "device": "another"})
-        report.compare(CAPTCHA, 6, paths)
-        assert (paths.reports / "comparison.json").read_bytes() == before
-        assert "another" in page(paths)
+    def test_times_change_the_page_only(self, project: Project, truths: list[str]) -> None:
+        compare(project, truths, cnn=spoilt(truths, 8), ctc=truths)
+        before = (project.reports / "comparison.json").read_bytes()
+        files.write_json(project.reports / "cnn" / "timing.json", {**TIMING, "device": "another"})
+        report.compare(CAPTCHA, 6, project)
+        assert (project.reports / "comparison.json").read_bytes() == before
+        assert "another" in page(project)
 
-    def test_the_page_holds_all_it_shows(self, paths: report.Paths, truths: list[str]) -> None:
-        compare(paths, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 1))
-        html = page(paths)
+    def test_the_page_holds_all_it_shows(self, project: Project, truths: list[str]) -> None:
+        compare(project, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 1))
+        html = page(project)
         assert "80.00\u00a0%" in html
         assert "97.50\u00a0%" in html
         assert "The CTC network reads better" in html
@@ -150,57 +152,57 @@ class TestCompare:
         assert not re.search(r"""(src|href)=(?!"data:image/png;base64,)""", html)
         assert len(html) < 3_000_000
 
-    def test_shows_at_most_so_many_of_each_group(self, paths: report.Paths, truths: list[str]) -> None:
-        compare(paths, truths, cnn=spoilt(truths, 8), ctc=truths, pictures=6)
-        html = page(paths)
+    def test_shows_at_most_so_many_of_each_group(self, project: Project, truths: list[str]) -> None:
+        compare(project, truths, cnn=spoilt(truths, 8), ctc=truths, pictures=6)
+        html = page(project)
         assert "the first 6 of 8" in html
         assert html.count('<span class="who">true</span>') == 6
 
     def test_characters_of_html_are_shown_as_they_are(self, tmp_path: Path) -> None:
         captcha = CAPTCHA.model_copy(update={"alphabet": "<&>"})
-        paths, truths = draw(tmp_path, captcha)
-        compare(paths, truths, cnn=["<&<"] * 40, ctc=truths, captcha=captcha)
-        assert "&lt;&amp;&gt;" in page(paths)
-        assert "with 0 or O" not in page(paths)
+        project, truths = draw(tmp_path, captcha)
+        compare(project, truths, cnn=["<&<"] * 40, ctc=truths, captcha=captcha)
+        assert "&lt;&amp;&gt;" in page(project)
+        assert "with 0 or O" not in page(project)
 
-    def test_two_perfect_networks(self, paths: report.Paths, truths: list[str]) -> None:
-        result = compare(paths, truths, cnn=truths, ctc=truths)
+    def test_two_perfect_networks(self, project: Project, truths: list[str]) -> None:
+        result = compare(project, truths, cnn=truths, ctc=truths)
         assert (result["mcnemar_p"], result["better"]) == (1.0, None)
-        assert "they read the very same ones" in page(paths)
+        assert "they read the very same ones" in page(project)
 
-    def test_two_networks_that_read_nothing(self, paths: report.Paths, truths: list[str]) -> None:
-        result = compare(paths, truths, cnn=["111"] * 40, ctc=[""] * 40)
+    def test_two_networks_that_read_nothing(self, project: Project, truths: list[str]) -> None:
+        result = compare(project, truths, cnn=["111"] * 40, ctc=[""] * 40)
         assert result["both_wrong"] == 40 - truths.count("111")
 
-    def test_refuses_networks_tested_on_different_captchas(self, paths: report.Paths, truths: list[str]) -> None:
-        compare(paths, truths, cnn=truths, ctc=truths)
-        write_reports("ctc", truths[::-1], truths, paths, CAPTCHA)
+    def test_refuses_networks_tested_on_different_captchas(self, project: Project, truths: list[str]) -> None:
+        compare(project, truths, cnn=truths, ctc=truths)
+        write_reports("ctc", truths[::-1], truths, project, CAPTCHA)
         with pytest.raises(UserError, match=r"ctc/predictions\.csv holds other captchas than .*: run `dvc repro`"):
-            report.compare(CAPTCHA, 6, paths)
+            report.compare(CAPTCHA, 6, project)
 
     @pytest.mark.parametrize("name", ["metrics.json", "predictions.csv", "plots/curves.png"])
-    def test_names_the_file_that_is_missing(self, paths: report.Paths, truths: list[str], name: str) -> None:
-        compare(paths, truths, cnn=truths, ctc=truths)
-        (paths.reports / "cnn" / name).unlink()
+    def test_names_the_file_that_is_missing(self, project: Project, truths: list[str], name: str) -> None:
+        compare(project, truths, cnn=truths, ctc=truths)
+        (project.reports / "cnn" / name).unlink()
         with pytest.raises(UserError, match=f"{re.escape(name)} is missing: make it with `dvc repro`"):
-            report.compare(CAPTCHA, 6, paths)
+            report.compare(CAPTCHA, 6, project)
 
 
 @pytest.fixture
-def paths(tmp_path: Path) -> report.Paths:
+def project(tmp_path: Path) -> Project:
     return draw(tmp_path, CAPTCHA)[0]
 
 
 @pytest.fixture
-def truths(paths: report.Paths) -> list[str]:
-    return dataset.load(paths.test, CAPTCHA).texts()
+def truths(project: Project) -> list[str]:
+    return dataset.load(project.split("test"), CAPTCHA).texts()
 
 
-def draw(folder: Path, captcha: CaptchaParams, images: int = 40) -> tuple[report.Paths, list[str]]:
+def draw(folder: Path, captcha: CaptchaParams, images: int = 40) -> tuple[Project, list[str]]:
     """A test split, and its texts."""
-    paths = report.Paths(folder / "data" / "test", folder / "reports")
-    dataset.generate(captcha, "test", SplitParams(images=images), 1, paths.test, workers=1)
-    return paths, dataset.load(paths.test, captcha).texts()
+    project = Project(folder)
+    dataset.generate(captcha, "test", SplitParams(images=images), 1, project.split("test"), workers=1)
+    return project, dataset.load(project.split("test"), captcha).texts()
 
 
 def spoilt(truths: list[str], wrong: int) -> list[str]:
@@ -208,12 +210,12 @@ def spoilt(truths: list[str], wrong: int) -> list[str]:
     return [truth[:-1] if i < wrong else truth for i, truth in enumerate(truths)]
 
 
-def page(paths: report.Paths) -> str:
-    return (paths.reports / "index.html").read_text(encoding="utf-8")
+def page(project: Project) -> str:
+    return (project.reports / "index.html").read_text(encoding="utf-8")
 
 
 def compare(
-    paths: report.Paths,
+    project: Project,
     truths: list[str],
     cnn: list[str],
     ctc: list[str],
@@ -221,15 +223,15 @@ def compare(
     captcha: CaptchaParams = CAPTCHA,
 ) -> dict[str, Any]:
     for kind, predictions in zip(KINDS, (cnn, ctc), strict=True):
-        write_reports(kind, truths, predictions, paths, captcha)
-    return report.compare(captcha, pictures, paths)
+        write_reports(kind, truths, predictions, project, captcha)
+    return report.compare(captcha, pictures, project)
 
 
 def write_reports(
-    kind: Kind, truths: list[str], predictions: list[str], paths: report.Paths, captcha: CaptchaParams
+    kind: Kind, truths: list[str], predictions: list[str], project: Project, captcha: CaptchaParams
 ) -> None:
     """What `train`, `finetune` and `evaluate` leave of a network."""
-    out = paths.reports / kind
+    out = project.reports / kind
     metrics = {
         **statistics.exact(truths, predictions).as_metrics("exact"),
         "cer": statistics.cer(truths, predictions),
@@ -239,7 +241,7 @@ def write_reports(
     }
     if kind == "ctc":
         metrics |= {**statistics.exact(truths, predictions).as_metrics("exact_of_length"), "n": len(truths)}
-    reads = [Read(text, 1 - i / len(predictions)) for i, text in enumerate(predictions)]
+    reads = [Prediction(text=text, confidence=1 - i / len(predictions)) for i, text in enumerate(predictions)]
     details = evaluate.detail(truths, reads, captcha)
     confusions = evaluate.confuse(truths, predictions)
     files.write_json(out / "metrics.json", metrics)

@@ -35,8 +35,8 @@ for kind in params.KINDS:
     else:
         images = np.asarray(dataset.load(data / "valid", smoke.captcha).images)
         for trained_on in ("tensorflow", "jax"):
-            reader = models.load(folder / trained_on / kind / "out" / "model.keras")
-            reads = decoding.read(kind, reader.logits(images), smoke.captcha.alphabet)
+            network = models.load(folder / trained_on / kind / "out" / "model.keras")
+            reads = decoding.greedy(kind, network.logits(images), smoke.captcha.alphabet)
             print(json.dumps([engine, kind, trained_on, [r.text for r in reads]]))
 """
 

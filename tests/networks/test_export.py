@@ -8,8 +8,8 @@ from captchalab import files, params
 from captchalab.data import dataset
 from captchalab.errors import UserError
 from captchalab.networks import export
-from captchalab.params import KINDS
 from captchalab.reading import predictor
+from captchalab.reading.captcha import KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -21,15 +21,15 @@ def test_both_read_the_same_texts_on_the_whole_split(untrained, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_file_says_what_it_reads(untrained, smoke, kind):
-    reader = predictor.load(untrained[kind] / "export" / "model.onnx")
-    assert (reader.kind, reader.captcha) == (kind, smoke.captcha)
-    assert reader.network_md5 == files.md5(untrained[kind] / "finetune" / "model.keras")
+    network = predictor.load(untrained[kind] / "export" / "model.onnx")
+    assert (network.kind, network.captcha) == (kind, smoke.captcha)
+    assert network.network_md5 == files.md5(untrained[kind] / "finetune" / "model.keras")
 
 
 def test_any_number_of_images_can_be_read_at_once(untrained, smoke):
-    reader = predictor.load(untrained["ctc"] / "export" / "model.onnx")
+    network = predictor.load(untrained["ctc"] / "export" / "model.onnx")
     for n in (1, 3, 251):
-        assert reader.logits(np.zeros((n, *smoke.captcha.image_shape), np.uint8)).shape[0] == n
+        assert network.logits(np.zeros((n, *smoke.captcha.image_shape), np.uint8)).shape[0] == n
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,8 +47,8 @@ def test_a_file_that_reads_something_else_is_not_kept(untrained, tmp_path, monke
     keras, test = untrained["cnn"] / "finetune" / "model.keras", untrained["cnn"].parents[1] / "data" / "test"
     convert = export._convert
 
-    def wrongly(reader, md5, out):
-        convert(reader, md5, out)
+    def wrongly(network, md5, out):
+        convert(network, md5, out)
         model = onnx.load(out)
         for weight in model.graph.initializer:
             if len(weight.dims) == 2:

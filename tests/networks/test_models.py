@@ -9,6 +9,7 @@ import pytest
 from captchalab import params, profiles
 from captchalab.errors import UserError
 from captchalab.networks import backend
+from captchalab.project import Project
 from captchalab.reading import decoding
 
 
@@ -22,7 +23,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def reference(root):
-    return params.check(params.parse(profiles.merged((root / "params.yaml").read_text(), root, "reference")))
+    return params.check(params.parse(profiles.merged((root / "params.yaml").read_text(), Project(root), "reference")))
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +35,16 @@ def images(smoke):
 
 @pytest.mark.parametrize(("kind", "total", "trainable"), [("cnn", 2_653_360, 2_650_416), ("ctc", 3_157_317, 3_154_373)])
 def test_with_the_reference_profile_the_networks_are_the_references(models, reference, kind, total, trainable):
-    network = models.build(kind, reference.captcha, reference.network(kind)).network
+    network = models.build(kind, reference.captcha, reference.network(kind)).model
     assert network.count_params() == total
     assert sum(int(np.prod(weight.shape)) for weight in network.trainable_weights) == trainable
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("cnn", (8, 4, 36)), ("ctc", (8, 32, 37))])
 def test_pictures_go_in_as_bytes_and_logits_come_out_in_float32(models, smoke, images, kind, shape):
-    reader = models.build(kind, smoke.captcha, smoke.network(kind))
-    assert reader.network.inputs[0].dtype == "uint8"
-    logits = reader.logits(images)
+    network = models.build(kind, smoke.captcha, smoke.network(kind))
+    assert network.model.inputs[0].dtype == "uint8"
+    logits = network.logits(images)
     assert logits.dtype == np.float32
     assert logits.shape == shape
 
@@ -54,7 +55,7 @@ def test_logits_stay_float32_under_a_mixed_policy(models, smoke):
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
         for kind in params.KINDS:
-            network = models.build(kind, smoke.captcha, smoke.network(kind)).network
+            network = models.build(kind, smoke.captcha, smoke.network(kind)).model
             assert network.outputs[0].dtype == "float32"
     finally:
         keras.mixed_precision.set_global_policy("float32")
@@ -65,7 +66,7 @@ def test_other_sizes_lengths_and_alphabets_make_a_network(models, smoke):
         update={"width_px": 170, "height_px": 80, "channels": 3, "length": 5, "alphabet": "abcdef"}
     )
     for kind in params.KINDS:
-        network = models.build(kind, captcha, smoke.network(kind)).network
+        network = models.build(kind, captcha, smoke.network(kind)).model
         assert network.input_shape == (None, 80, 170, 3)
         assert network.output_shape[-1] == (6 if kind == "cnn" else 7)
 
@@ -75,8 +76,8 @@ def test_the_loss_is_the_negative_log_probability_of_the_text(models, smoke, ima
     """Keras' losses against NumPy's decoding, which is held to brute force elsewhere."""
     import keras
 
-    reader = models.build(kind, smoke.captcha, smoke.network(kind))
-    logits = reader.logits(images)
+    network = models.build(kind, smoke.captcha, smoke.network(kind))
+    logits = network.logits(images)
     texts = ["AB12", "0000", "ZZ9Z", "QWER", "0O0O", "AAAB", "1234", "XYZX"]
     labels = np.stack([[smoke.captcha.alphabet.index(c) for c in text] for text in texts]).astype(np.uint8)
     loss = keras.ops.convert_to_numpy(models.LOSSES[kind](labels, keras.ops.convert_to_tensor(logits)))
@@ -87,39 +88,41 @@ def test_the_loss_is_the_negative_log_probability_of_the_text(models, smoke, ima
 def test_no_lambda_layers(models, smoke, reference):
     for source in (smoke, reference):
         for kind in params.KINDS:
-            network = models.build(kind, source.captcha, source.network(kind)).network
+            network = models.build(kind, source.captcha, source.network(kind)).model
             assert "Lambda" not in {type(layer).__name__ for layer in network.layers}
 
 
 @pytest.mark.parametrize("kind", params.KINDS)
 def test_a_saved_network_reads_the_same_in_a_new_process(models, smoke, images, tmp_path, kind):
-    reader = models.build(kind, smoke.captcha, smoke.network(kind))
-    models.save(reader, tmp_path / "model.keras")
+    network = models.build(kind, smoke.captcha, smoke.network(kind))
+    models.save(network, tmp_path / "model.keras")
     np.save(tmp_path / "images.npy", images)
     script = """
 import json, sys
 import numpy as np
 from pathlib import Path
 from captchalab.networks import backend
+from captchalab.project import Project
 from captchalab.reading import decoding
 backend.start()
 from captchalab.networks import models
-reader = models.load(Path(sys.argv[1]) / "model.keras")
-logits = reader.logits(np.load(Path(sys.argv[1]) / "images.npy"))
+from captchalab.project import Project
+network = models.load(Path(sys.argv[1]) / "model.keras")
+logits = network.logits(np.load(Path(sys.argv[1]) / "images.npy"))
 np.save(Path(sys.argv[1]) / "logits.npy", logits)
-texts = [r.text for r in decoding.read(reader.kind, logits, reader.captcha.alphabet)]
-print(json.dumps([reader.kind, reader.captcha.length, texts]))
+texts = [r.text for r in decoding.greedy(network.kind, logits, network.captcha.alphabet)]
+print(json.dumps([network.kind, network.captcha.length, texts]))
 """
     done = subprocess.run([sys.executable, "-c", script, tmp_path], capture_output=True, text=True, check=True)
-    expected = [r.text for r in decoding.read(kind, reader.logits(images), smoke.captcha.alphabet)]
+    expected = [r.text for r in decoding.greedy(kind, network.logits(images), smoke.captcha.alphabet)]
     assert json.loads(done.stdout.splitlines()[-1]) == [kind, 4, expected]
-    assert np.allclose(np.load(tmp_path / "logits.npy"), reader.logits(images), atol=1e-5)
+    assert np.allclose(np.load(tmp_path / "logits.npy"), network.logits(images), atol=1e-5)
 
 
 def test_the_same_weights_give_the_same_bytes(models, smoke, tmp_path):
-    reader = models.build("ctc", smoke.captcha, smoke.network("ctc"))
+    network = models.build("ctc", smoke.captcha, smoke.network("ctc"))
     for name in ("a", "b"):
-        models.save(reader, tmp_path / name / "model.keras")
+        models.save(network, tmp_path / name / "model.keras")
     assert (tmp_path / "a" / "model.keras").read_bytes() == (tmp_path / "b" / "model.keras").read_bytes()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["model.keras"]
 

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image
 
 from captchalab.data.rendering import draw_text
-from captchalab.errors import UserError
-from captchalab.params import KINDS
 from captchalab.reading import predictor
-from captchalab.reading.decoding import text_log_probability
+from captchalab.reading.captcha import KINDS
+from captchalab.reading.decoding import Prediction, text_log_probability
+from captchalab.reading.errors import UnreadableError
 
 
 @pytest.fixture(scope="module", params=KINDS)
-def reader(request, untrained) -> predictor.OnnxReader:
+def network(request, untrained) -> predictor.Predictor:
     return predictor.load(untrained[request.param] / "export" / "model.onnx")
 
 
@@ -26,16 +26,16 @@ def png(smoke, text: str = "AB12", mode: str = "PNG") -> bytes:
     return content.getvalue()
 
 
-def test_a_reading_has_text_and_confidences(reader, smoke):
-    [reading] = predictor.read_bytes(reader, [("a.png", png(smoke))])
-    assert 0 <= reading.confidence <= 1
-    assert len(reading.characters) == len(reading.text)
-    assert all(reading.confidence <= confidence <= 1 for confidence in reading.characters)
+def test_a_reading_has_text_and_confidences(network, smoke):
+    [prediction] = predictor.predict_bytes(network, [("a.png", png(smoke))])
+    assert 0 <= prediction.confidence <= 1
+    assert len(prediction.characters) == len(prediction.text)
+    assert all(prediction.confidence <= confidence <= 1 for confidence in prediction.characters)
 
 
-def test_jpeg_is_read_as_well(reader, smoke):
-    [reading] = predictor.read_bytes(reader, [("a.jpg", png(smoke, mode="JPEG"))])
-    assert isinstance(reading, predictor.Reading)
+def test_jpeg_is_read_as_well(network, smoke):
+    [prediction] = predictor.predict_bytes(network, [("a.jpg", png(smoke, mode="JPEG"))])
+    assert isinstance(prediction, Prediction)
 
 
 def test_sixteen_bits_are_read_as_eight(smoke):
@@ -45,14 +45,14 @@ def test_sixteen_bits_are_read_as_eight(smoke):
     assert np.array_equal(predictor.pixels("b.png", content.getvalue(), smoke.captcha), eight)
 
 
-def test_one_that_cannot_be_read_spoils_no_other(reader, smoke):
-    found = predictor.read_bytes(reader, [("a", b"no picture"), ("b", png(smoke)), ("c", png(smoke)[:200])])
-    assert [type(reading) for reading in found] == [UserError, predictor.Reading, UserError]
+def test_one_that_cannot_be_read_spoils_no_other(network, smoke):
+    found = predictor.predict_bytes(network, [("a", b"no picture"), ("b", png(smoke)), ("c", png(smoke)[:200])])
+    assert [type(prediction) for prediction in found] == [UnreadableError, Prediction, UnreadableError]
     assert "a is no picture that can be read" in str(found[0])
 
 
-def test_other_formats_than_png_and_jpeg_are_no_pictures(reader, smoke):
-    [found] = predictor.read_bytes(reader, [("a.bmp", png(smoke, mode="BMP"))])
+def test_other_formats_than_png_and_jpeg_are_no_pictures(network, smoke):
+    [found] = predictor.predict_bytes(network, [("a.bmp", png(smoke, mode="BMP"))])
     assert "give a PNG or JPEG file" in str(found)
 
 
@@ -77,13 +77,13 @@ def test_an_empty_reading_has_no_characters():
 @pytest.mark.parametrize("content", [b"", b"no onnx file"])
 def test_a_file_that_is_no_exported_network_is_refused(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(UserError, match="is no network exported by captchalab"):
+    with pytest.raises(UnreadableError, match="is no network exported by captchalab"):
         predictor.load(tmp_path / "model.onnx")
 
 
 def test_reading_imports_neither_keras_nor_mlflow(untrained):
     script = (
-        "import sys; from pathlib import Path; from captchalab import predictor\n"
+        "import sys; from pathlib import Path; from captchalab.reading import predictor\n"
         "predictor.load(Path(sys.argv[1]))\n"
         "print(sorted({'keras', 'tensorflow', 'mlflow', 'jax', 'matplotlib'} & set(sys.modules)))"
     )

@@ -2,7 +2,8 @@
 
 import pytest
 
-from captchalab.params import CaptchaParams, PromoteParams
+from captchalab.params import PromoteParams
+from captchalab.reading.captcha import CaptchaParams
 from captchalab.registry.decision import Standing, better_p, decide, images_to_tell
 
 CAPTCHA = CaptchaParams(alphabet="AB", length=1, width_px=32, height_px=32, channels=1)

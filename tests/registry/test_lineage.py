@@ -20,15 +20,15 @@ RULES = params.PromoteParams(min_exact=0.1, max_p=0.05, max_latency_ms=10_000.0)
 
 @pytest.fixture
 def promoted(project, untrained) -> Registry:
-    network = workspace.put(project, "ctc", untrained["ctc"], 100)
+    workspace.put(project, "ctc", untrained["ctc"], 100)
     registry = Registry(project, Store.of(project))
-    runs.sync(network.finetune.parent / "train", registry.store)
+    runs.sync(project.stage("ctc", "train"), registry.store)
     registry.promote(RULES)
     return registry
 
 
 def test_a_version_leads_to_run_parameters_git_and_data(promoted):
-    found = trace(promoted.root, promoted.store, "models:/captcha@champion")
+    found = trace(promoted.project, promoted.store, "models:/captcha@champion")
     assert found["versions"] == ["models:/captcha/1 @champion"]
     assert found["run"]["name"] == "ctc finetune depth 1 lr 0.0001"
     assert found["params"]["train/learning_rate"] == "0.001"
@@ -40,28 +40,28 @@ def test_a_version_leads_to_run_parameters_git_and_data(promoted):
 
 
 def test_files_of_the_workspace_and_the_run_itself_lead_there_too(promoted):
-    run_id = trace(promoted.root, promoted.store, "models:/captcha/1")["run"]["id"]
-    models = promoted.root / "models" / "ctc"
+    run_id = trace(promoted.project, promoted.store, "models:/captcha/1")["run"]["id"]
+    models = promoted.project.root / "models" / "ctc"
     for start in (models / "finetune" / "model.keras", models / "export" / "model.onnx", run_id):
-        assert trace(promoted.root, promoted.store, str(start))["run"]["id"] == run_id
-    trained = trace(promoted.root, promoted.store, str(models / "train" / "model.keras"))
+        assert trace(promoted.project, promoted.store, str(start))["run"]["id"] == run_id
+    trained = trace(promoted.project, promoted.store, str(models / "train" / "model.keras"))
     assert trained["run"]["name"] == "ctc train depth 1 lr 0.001"
 
 
 def test_a_copy_elsewhere_is_found_by_its_content(promoted, tmp_path):
-    models = promoted.root / "models" / "ctc"
+    models = promoted.project.root / "models" / "ctc"
     run_id = (
         files.read_json(models / "finetune" / "run.json")["run_id"]
-        or trace(promoted.root, promoted.store, "models:/captcha/1")["run"]["id"]
+        or trace(promoted.project, promoted.store, "models:/captcha/1")["run"]["id"]
     )
     for name in ("finetune/model.keras", "export/model.onnx"):
         copy = tmp_path / name.replace("/", "-")
         shutil.copyfile(models / name, copy)
-        assert trace(promoted.root, promoted.store, str(copy))["run"]["id"] == run_id
+        assert trace(promoted.project, promoted.store, str(copy))["run"]["id"] == run_id
 
 
 def test_the_champions_own_file_leads_to_its_run(promoted):
-    found = trace(promoted.root, promoted.store, str(promoted.root / "mlruns" / "champion" / "model.onnx"))
+    found = trace(promoted.project, promoted.store, str(promoted.project.root / "mlruns" / "champion" / "model.onnx"))
     assert found["versions"] == ["models:/captcha/1 @champion"]
 
 
@@ -76,13 +76,13 @@ def test_the_champions_own_file_leads_to_its_run(promoted):
 )
 def test_what_leads_nowhere_is_one_sentence(promoted, start, sentence):
     with pytest.raises(UserError, match=sentence):
-        trace(promoted.root, promoted.store, start)
+        trace(promoted.project, promoted.store, start)
 
 
 def test_a_file_no_run_has_made_says_so(promoted, tmp_path):
     (tmp_path / "model.keras").write_bytes(b"other weights")
     with pytest.raises(UserError, match="No run in sqlite:///.* has made .*model.keras"):
-        trace(promoted.root, promoted.store, str(tmp_path / "model.keras"))
+        trace(promoted.project, promoted.store, str(tmp_path / "model.keras"))
 
 
 def test_the_verb_prints_lines_or_json(promoted):

@@ -28,7 +28,7 @@ def run(*words: object) -> Result:
 
 @pytest.fixture
 def opened(project) -> Registry:
-    path = project / "params.yaml"
+    path = project.params
     content = params.read(path)
     content["promote"] = {"min_exact": 0.1, "max_p": 0.05, "max_latency_ms": 10_000.0}
     path.write_text(params.dump(content))
@@ -40,14 +40,14 @@ def promote(opened, untrained):
     """Put a network that reads so many of 200 test captchas into the workspace, and promote it."""
 
     def act(right: int, **options) -> registry.Outcome:
-        workspace.put(opened.root, "cnn", untrained["cnn"], right)
+        workspace.put(opened.project, "cnn", untrained["cnn"], right)
         return opened.promote(RULES, **options)
 
     return act
 
 
 def state(opened: Registry) -> tuple:
-    return [(v.number, tuple(v.aliases)) for v in opened.versions()], champion.about(opened.root).get("version")
+    return [(v.number, tuple(v.aliases)) for v in opened.versions()], champion.about(opened.project).get("version")
 
 
 def test_the_first_network_that_passes_the_rules_is_champion(opened, promote):
@@ -59,7 +59,7 @@ def test_the_first_network_that_passes_the_rules_is_champion(opened, promote):
         "git_sha": "abc",
         "kind": "cnn",
     }
-    assert version.tags["data_digest"] == files.read_json(opened.root / "data" / "test" / "meta.json")["digest"]
+    assert version.tags["data_digest"] == files.read_json(opened.project.split("test") / "meta.json")["digest"]
     assert version.tags["promoted_at"].startswith("20")
     assert "no champion yet" in version.tags["reason"]
 
@@ -73,18 +73,18 @@ def test_its_description_is_a_model_card(opened, promote):
 
 def test_it_is_copied_whole_beside_the_project(opened, promote):
     promote(100)
-    onnx = opened.root / "models" / "cnn" / "export" / "model.onnx"
-    assert champion.network(opened.root).read_bytes() == onnx.read_bytes()
-    assert files.read_json(champion.folder(opened.root) / "about.json")["version"] == 1
+    onnx = opened.project.onnx("cnn")
+    assert champion.network(opened.project).read_bytes() == onnx.read_bytes()
+    assert files.read_json(opened.project.champion / "about.json")["version"] == 1
 
 
 def test_whoever_reads_while_the_champion_changes_finds_one(opened, promote):
     """The folder itself is never away."""
     promote(100)
-    before = champion.folder(opened.root).stat().st_ino
+    before = opened.project.champion.stat().st_ino
     promote(120)
-    assert champion.folder(opened.root).stat().st_ino == before
-    assert {path.name for path in champion.folder(opened.root).iterdir()} == {"model.onnx", "about.json"}
+    assert opened.project.champion.stat().st_ino == before
+    assert {path.name for path in opened.project.champion.iterdir()} == {"model.onnx", "about.json"}
 
 
 def test_one_that_is_not_better_changes_nothing(opened, promote):
@@ -137,8 +137,8 @@ def test_after_a_rollback_the_next_one_replaces_what_was_gone_back_to(opened, pr
 
 
 def test_the_workspaces_candidate_is_chosen_by_the_valid_split(opened, untrained):
-    workspace.put(opened.root, "cnn", untrained["cnn"], right=150, val_exact=0.6)
-    workspace.put(opened.root, "ctc", untrained["ctc"], right=100, val_exact=0.7)
+    workspace.put(opened.project, "cnn", untrained["cnn"], right=150, val_exact=0.6)
+    workspace.put(opened.project, "ctc", untrained["ctc"], right=100, val_exact=0.7)
     assert opened.promote(RULES).candidate.kind == "ctc", "though the other reads more of the test split"
 
 
@@ -150,8 +150,8 @@ def test_a_run_of_the_store_can_be_promoted(opened, promote, untrained):
 
 def test_a_champion_tested_on_another_split_reads_the_present_one(opened, promote, untrained):
     promote(100)
-    test = opened.root / "data" / "test"
-    captcha = params.load(opened.root / "params.yaml").captcha
+    test = opened.project.split("test")
+    captcha = params.load(opened.project.params).captcha
     dataset.generate(captcha, "test", params.SplitParams(images=100), 8, test, workers=1)
     outcome = promote(100)
     assert outcome.champion.digest == outcome.candidate.digest == files.read_json(test / "meta.json")["digest"]
@@ -163,11 +163,11 @@ def test_a_champion_of_other_captchas_is_not_comparable(opened, promote, smoke, 
     promote(100)
     captcha = smoke.captcha.model_copy(update={"length": 3})
     other = smoke.model_copy(update={"captcha": captcha})
-    text = (opened.root / "params.yaml").read_text().replace("length: 4", "length: 3")
+    text = (opened.project.params).read_text().replace("length: 4", "length: 3")
     model = workspace.export_untrained(other, "cnn", workspace.make(tmp_path / "other", text, database))
-    shutil.rmtree(opened.root / "data")
-    shutil.copytree(tmp_path / "other" / "data", opened.root / "data")
-    workspace.put(opened.root, "cnn", model, 200)
+    shutil.rmtree(opened.project.root / "data")
+    shutil.copytree(tmp_path / "other" / "data", opened.project.root / "data")
+    workspace.put(opened.project, "cnn", model, 200)
     outcome = opened.promote(RULES)
     assert outcome.version is None
     assert "not comparable with the champion, which reads other captchas: length 3 against 4" in outcome.decision.reason
@@ -175,9 +175,9 @@ def test_a_champion_of_other_captchas_is_not_comparable(opened, promote, smoke, 
 
 def test_a_copy_that_a_kill_left_behind_is_mended(opened, promote):
     promote(100)
-    shutil.rmtree(champion.folder(opened.root))
+    shutil.rmtree(opened.project.champion)
     assert run("models").exit_code == 0
-    assert champion.about(opened.root)["version"] == 1
+    assert champion.about(opened.project)["version"] == 1
 
 
 def test_a_champion_that_another_host_made_meanwhile_stays(opened, promote, monkeypatch):
@@ -202,7 +202,10 @@ def test_two_promotions_at_the_same_moment_leave_one_champion(opened, promote, u
         opened.rollback()
     started = [
         subprocess.Popen(
-            [sys.executable, "-m", "captchalab.cli", "promote", "--run", run_id], cwd=opened.root, stdout=-1, text=True
+            [sys.executable, "-m", "captchalab.cli", "promote", "--run", run_id],
+            cwd=opened.project.root,
+            stdout=-1,
+            text=True,
         )
         for run_id in runs
     ]
@@ -210,17 +213,17 @@ def test_two_promotions_at_the_same_moment_leave_one_champion(opened, promote, u
     [now] = [version for version in opened.versions() if "champion" in version.aliases]
     assert now.run_id == runs[1], told  # the better one, whichever came first
     assert sorted(process.returncode for process in started) in ([0, 0], [0, 3])
-    assert champion.about(opened.root)["version"] == now.number
+    assert champion.about(opened.project)["version"] == now.number
     assert now.replaces == 1 or opened.find(str(now.replaces)).replaces == 1
 
 
 def test_promote_prints_a_table_and_the_decision(opened, untrained):
-    workspace.put(opened.root, "cnn", untrained["cnn"], 100)
+    workspace.put(opened.project, "cnn", untrained["cnn"], 100)
     done = run("promote")
     assert done.exit_code == 0, done.stderr
     assert "candidate  50.00% (43.14 - 56.86)  200" in done.stdout
     assert "models:/captcha/1 is champion." in done.stdout
-    workspace.put(opened.root, "cnn", untrained["cnn"], 90)
+    workspace.put(opened.project, "cnn", untrained["cnn"], 90)
     done = run("promote")
     assert done.exit_code == 3
     assert "champion (version 1)  50.00%" in done.stdout
@@ -266,7 +269,7 @@ def test_an_unknown_version_or_alias_says_which_there_are(opened, promote, name)
 
 def test_a_run_without_a_model_cannot_be_promoted(opened, promote):
     promote(100)
-    trained = runs.sync(opened.root / "models" / "cnn" / "train", opened.store)
+    trained = runs.sync(opened.project.stage("cnn", "train"), opened.store)
     with pytest.raises(UserError, match="has no model: name a fine-tune run that was tested"):
         opened.promote(RULES, run_id=trained)
 
@@ -285,7 +288,7 @@ def test_a_version_whose_file_is_gone_moves_nothing(opened, promote):
 def test_another_mlflows_database_is_told_how_to_go_on(project):
     import sqlite3
 
-    database = sqlite3.connect(project / "mlruns" / "mlflow.db")
+    database = sqlite3.connect(project.mlruns / "mlflow.db")
     database.execute("UPDATE alembic_version SET version_num = '728d730b5ebd'")
     database.commit()
     done = run("models")

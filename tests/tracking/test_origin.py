@@ -2,18 +2,18 @@
 
 import shutil
 import subprocess
-from pathlib import Path
 
 from captchalab import files
+from captchalab.project import Project
 from captchalab.tracking import origin
 
 
 def test_data_md5_is_the_one_in_dvc_lock(tmp_path):
-    assert origin.data_md5(tmp_path) == {}
+    assert origin.data_md5(Project(tmp_path)) == {}
     (tmp_path / "dvc.lock").write_text(
         "stages:\n  generate@test:\n    outs:\n    - path: data/test\n      md5: 123.dir\n"
     )
-    assert origin.data_md5(tmp_path) == {"test": "123.dir"}
+    assert origin.data_md5(Project(tmp_path)) == {"test": "123.dir"}
 
 
 def test_tags_say_where_a_run_comes_from(tmp_path):
@@ -25,12 +25,12 @@ def test_tags_say_where_a_run_comes_from(tmp_path):
     trained = tmp_path / "models" / "ctc" / "train"
     trained.mkdir(parents=True)
     files.write_json(trained / "run.json", {"run_id": "r1"})
-    tags = origin.run_tags(tmp_path, "ctc", "finetune")
+    tags = origin.run_tags(Project(tmp_path), "ctc", "finetune")
     assert len(tags["git_sha"]) == 40
     assert (tags["git_dirty"], tags["train_run_id"]) == ("false", "r1")
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
-    assert origin.run_tags(tmp_path, "ctc", "train")["git_dirty"] == "false", "the chain writes it as it goes"
+    assert origin.run_tags(Project(tmp_path), "ctc", "train")["git_dirty"] == "false", "the chain writes it as it goes"
     (tmp_path / "file").write_text("2")
-    assert origin.run_tags(tmp_path, "ctc", "train")["git_dirty"] == "true"
+    assert origin.run_tags(Project(tmp_path), "ctc", "train")["git_dirty"] == "true"
     shutil.rmtree(tmp_path / ".git")
-    assert origin.run_tags(Path(tmp_path), "ctc", "train")["git_sha"] == "none"
+    assert origin.run_tags(Project(tmp_path), "ctc", "train")["git_sha"] == "none"

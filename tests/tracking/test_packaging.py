@@ -12,8 +12,8 @@ from captchalab.tracking import packaging
 
 @pytest.fixture
 def folder(project, untrained, tmp_path):
-    network = workspace.put(project, "ctc", untrained["ctc"], 100)
-    packaging.package(network, tmp_path / "model", "m-1", "r-1")
+    workspace.put(project, "ctc", untrained["ctc"], 100)
+    packaging.package(project, "ctc", tmp_path / "model", "m-1", "r-1")
     return tmp_path / "model"
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pytest
 
 from captchalab.errors import UserError
+from captchalab.project import Project
 from captchalab.tracking.relocation import COLUMNS, Place, check, moved_from, plan, relocate
 from captchalab.tracking.store import Store, experiment_id
 
@@ -26,7 +27,7 @@ class Made(NamedTuple):
 def made(tmp_path_factory) -> Made:
     """Made once: a database takes seconds."""
     born = tmp_path_factory.mktemp("made") / "Prüfung eins"
-    store = Store.of(born)
+    store = Store.of(Project(born))
     client = store.client()
     experiment = experiment_id(client, store, "tests")
     run_id = client.create_run(experiment).info.run_id
@@ -100,7 +101,7 @@ def test_after_a_move_files_are_found_again(made, moved, tmp_path):
 
 def test_after_a_move_new_files_go_to_the_new_place(made, moved):
     relocate(moved)
-    client = Store.of(moved.parent).client()
+    client = Store.of(Project(moved.parent)).client()
     client.log_text(made.run_id, "new", "b.txt")
     client.log_text(client.create_run(client.get_experiment_by_name("tests").experiment_id).info.run_id, "new", "c.txt")
     assert {path.name for path in (moved / "artifacts").rglob("*.txt")} == {"a.txt", "b.txt", "c.txt"}
@@ -112,10 +113,10 @@ def test_a_moved_store_is_noticed(made, moved):
     with pytest.raises(UserError, match=r"Prüfung eins/mlruns: run `captchalab relocate`"):
         check(moved)
     with pytest.raises(UserError, match="captchalab relocate"):
-        Store.of(moved.parent).client()
+        Store.of(Project(moved.parent)).client()
     relocate(moved)
     assert moved_from(moved) is None
-    Store.of(moved.parent).client()
+    Store.of(Project(moved.parent)).client()
 
 
 def test_a_database_that_is_not_there_or_not_made_yet_has_not_moved(tmp_path):

@@ -8,6 +8,7 @@ import workspace
 
 from captchalab import files, params
 from captchalab.data import dataset
+from captchalab.project import Project
 from captchalab.registry.registry import fetch
 from captchalab.tracking import packaging, relocation
 from captchalab.tracking.runs import Background, Telling, find_run, log_test, sync
@@ -34,7 +35,7 @@ ABOUT = {
 @pytest.fixture(scope="module")
 def store(database, tmp_path_factory) -> Store:
     """One store for the module."""
-    store = Store.of(tmp_path_factory.mktemp("store"))
+    store = Store.of(Project(tmp_path_factory.mktemp("store")))
     shutil.copytree(database.parent, store.folder)
     relocation.relocate(store.folder)
     return store
@@ -146,7 +147,7 @@ def test_system_metrics_are_on_the_run(store, client, journal, monkeypatch):
 
 def test_a_store_that_is_away_costs_one_warning_and_no_time(journal, tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the discard port: nobody answers
-    background = Background(Store.of(tmp_path))
+    background = Background(Store.of(Project(tmp_path)))
     started = time.monotonic()
     background.begin(journal)
     background.epoch()
@@ -168,17 +169,18 @@ def test_the_splits_are_inputs_of_the_run_by_dvcs_md5(store, client, tmp_path):
 
 
 @pytest.fixture
-def network(project, untrained) -> packaging.Files:
+def network(project, untrained) -> Project:
     """A fine-tuned network of a workspace that no run knows yet."""
-    return workspace.put(project, "ctc", untrained["ctc"], 100)
+    workspace.put(project, "ctc", untrained["ctc"], 100)
+    return project
 
 
 def test_test_figures_land_on_the_fine_tuned_networks_run(network, project):
     here = Store.of(project)
-    trained = sync(network.finetune.parent / "train", here)
-    log_test(network, here)
+    trained = sync(project.stage("ctc", "train"), here)
+    log_test(project, "ctc", here)
     client = here.client()
-    run = client.get_run(sync(network.finetune, here))
+    run = client.get_run(sync(project.stage("ctc", "finetune"), here))
     figures = run.data.metrics
     assert (figures["test/exact"], figures["test/exact_low"], figures["test/n"]) == (0.5, 0.43136, 200)
     assert (figures["network/parameters"], figures["network/images_seen"], figures["network/minutes"]) == (7, 128, 1.5)
@@ -189,26 +191,26 @@ def test_test_figures_land_on_the_fine_tuned_networks_run(network, project):
 
 def test_figures_are_there_once_and_again_only_where_asked(network, project):
     here = Store.of(project)
-    model_id = log_test(network, here)
-    workspace.put_reports(network, 150)
-    assert log_test(network, here, again=False) == model_id
+    model_id = log_test(project, "ctc", here)
+    workspace.put_reports(project, "ctc", 150)
+    assert log_test(project, "ctc", here, again=False) == model_id
     client = here.client()
-    assert client.get_run(sync(network.finetune, here)).data.metrics["test/exact"] == 0.5
-    assert log_test(network, here) == model_id, "the same network, the same model"
-    assert client.get_run(sync(network.finetune, here)).data.metrics["test/exact"] == 0.75
+    assert client.get_run(sync(project.stage("ctc", "finetune"), here)).data.metrics["test/exact"] == 0.5
+    assert log_test(project, "ctc", here) == model_id, "the same network, the same model"
+    assert client.get_run(sync(project.stage("ctc", "finetune"), here)).data.metrics["test/exact"] == 0.75
 
 
 def test_the_network_is_a_logged_model_and_its_figures_hang_on_the_test_split(network, project):
     here = Store.of(project)
     started = time.monotonic()
-    model_id = log_test(network, here)
+    model_id = log_test(project, "ctc", here)
     assert time.monotonic() - started < 10, "under 3 s on an idle machine; tests share theirs"
     client = here.client()
     model = client.get_logged_model(model_id)
     assert (model.name, str(model.status), model.source_run_id) == (
         "captcha-ctc",
         "READY",
-        sync(network.finetune, here),
+        sync(project.stage("ctc", "finetune"), here),
     )
     [found] = client.search_logged_models(
         [model.experiment_id],
@@ -220,24 +222,24 @@ def test_the_network_is_a_logged_model_and_its_figures_hang_on_the_test_split(ne
 
 def test_a_network_exported_anew_is_a_model_of_its_own(network, project, untrained):
     here = Store.of(project)
-    before = log_test(network, here)
-    network.onnx.write_bytes((untrained["cnn"] / "export" / "model.onnx").read_bytes())
-    assert log_test(network, here) != before
+    before = log_test(project, "ctc", here)
+    project.onnx("ctc").write_bytes((untrained["cnn"] / "export" / "model.onnx").read_bytes())
+    assert log_test(project, "ctc", here) != before
 
 
 def test_tested_on_another_split_the_model_has_that_ones_predictions(network, project, tmp_path):
     here = Store.of(project)
-    model_id = log_test(network, here)
-    captcha = params.load(project / "params.yaml").captcha
-    dataset.generate(captcha, "test", params.SplitParams(images=50), 8, network.test, workers=1)
-    (project / "dvc.lock").write_text("stages: {generate@test: {outs: [{path: data/test, md5: 456.dir}]}}\n")
-    workspace.put_reports(network, 40)
-    assert log_test(network, here) == model_id
+    model_id = log_test(project, "ctc", here)
+    captcha = params.load(project.params).captcha
+    dataset.generate(captcha, "test", params.SplitParams(images=50), 8, project.split("test"), workers=1)
+    (project.lock).write_text("stages: {generate@test: {outs: [{path: data/test, md5: 456.dir}]}}\n")
+    workspace.put_reports(project, "ctc", 40)
+    assert log_test(project, "ctc", here) == model_id
     client = here.client()
     for path in (packaging.PREDICTIONS, packaging.SPLIT):
         fetch(here, client, model_id, path, tmp_path, "the model")
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 51
-    assert files.read_json(tmp_path / "meta.json") == files.read_json(network.test / "meta.json")
+    assert files.read_json(tmp_path / "meta.json") == files.read_json(project.split("test") / "meta.json")
     digests = {
         metric.dataset_digest: metric.value
         for metric in client.get_logged_model(model_id).metrics

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from captchalab import files
 from captchalab.errors import UserError
+from captchalab.project import Project
 from captchalab.tracking.store import Store, attempt, needed
 
 
@@ -16,7 +16,8 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
         [
             sys.executable,
             "-c",
-            "import sys; from captchalab import tracking as t; t.Store.of(t.Path(sys.argv[1])).client()",
+            "import sys; from pathlib import Path; from captchalab.project import Project; "
+            "from captchalab.tracking.store import Store; Store.of(Project(Path(sys.argv[1]))).client()",
             str(tmp_path),
         ],
     )
@@ -27,31 +28,32 @@ def test_a_database_whose_making_was_killed_is_made_anew(tmp_path):
     making.kill()
     making.wait()
     assert not (folder / "mlflow.db").exists()
-    assert len(Store.of(tmp_path).client().search_experiments()) == 1
+    assert len(Store.of(Project(tmp_path)).client().search_experiments()) == 1
     assert sorted(path.name for path in folder.iterdir() if path.is_file()) == [".mlflow.lock", "mlflow.db"]
 
 
 def test_the_store_is_the_projects_whatever_folder_one_is_in(root, tmp_path, monkeypatch):
     monkeypatch.delenv("DVC_ROOT", raising=False)
     monkeypatch.chdir(root / "tests")
-    assert Store.of(files.project_root()).uri == f"sqlite:///{root}/mlruns/mlflow.db"
+    assert Store.of(Project.find()).uri == f"sqlite:///{root}/mlruns/mlflow.db"
 
 
 def test_dvcs_temporary_copies_share_the_main_projects_store(tmp_path, monkeypatch):
     monkeypatch.setenv("DVC_ROOT", str(tmp_path / "main"))
-    assert Store.of(tmp_path / "copy").folder == tmp_path / "main" / "mlruns"
+    assert Store.of(Project(tmp_path / "copy")).folder == tmp_path / "main" / "mlruns"
 
 
 def test_mlflow_tracking_uri_points_elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:5001")
-    store = Store.of(tmp_path)
+    store = Store.of(Project(tmp_path))
     assert (store.uri, store.artifacts) == ("http://127.0.0.1:5001", None)
 
 
 def test_three_processes_at_once_make_one_database(tmp_path):
     script = (
-        "import sys; from pathlib import Path; from captchalab.tracking.store import Store, experiment_id\n"
-        "store = Store.of(Path(sys.argv[1])); print(experiment_id(store.client(), store, 'one'))"
+        "import sys; from pathlib import Path; "
+        "from captchalab.project import Project; from captchalab.tracking.store import Store, experiment_id\n"
+        "store = Store.of(Project(Path(sys.argv[1]))); print(experiment_id(store.client(), store, 'one'))"
     )
     started = [
         subprocess.Popen([sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, text=True) for _ in range(3)
@@ -65,15 +67,15 @@ def test_attempt_says_what_failed(tmp_path, capsys):
     def fail() -> None:
         raise ValueError("the disk\nis full")
 
-    assert not attempt(Store.of(tmp_path), fail)
+    assert not attempt(Store.of(Project(tmp_path)), fail)
     assert "(the disk is full)" in capsys.readouterr().err
-    assert attempt(Store.of(tmp_path), lambda: None)
+    assert attempt(Store.of(Project(tmp_path)), lambda: None)
 
 
 def test_what_mlflow_says_is_one_sentence_where_it_is_needed(tmp_path):
     from mlflow.exceptions import MlflowException
 
-    store = Store.of(tmp_path)
+    store = Store.of(Project(tmp_path))
     with pytest.raises(UserError, match=r"cannot be used \(the disk is full\): start it, or point"), needed(store):
         raise MlflowException("the disk\nis full")
     with pytest.raises(KeyError), needed(store):
@@ -83,6 +85,6 @@ def test_what_mlflow_says_is_one_sentence_where_it_is_needed(tmp_path):
 def test_a_project_that_was_moved_is_noticed(project):
     store = Store.of(project)
     store.client()
-    project.rename(project.with_name("elsewhere"))
+    project.root.rename(project.root.with_name("elsewhere"))
     with pytest.raises(UserError, match="have come here from .*/project/mlruns: run `captchalab relocate`"):
-        Store.of(project.with_name("elsewhere")).client()
+        Store.of(Project(project.root.with_name("elsewhere"))).client()

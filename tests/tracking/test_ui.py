@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from captchalab.project import Project
 from captchalab.tracking import relocation, ui
 from captchalab.tracking.store import Store, experiment_id
 
@@ -24,7 +25,7 @@ LONGEST_TAG = 5000  # MLflow's limit for a tag of an experiment
 @pytest.fixture(scope="module")
 def store(database, tmp_path_factory) -> Store:
     """One store for the module."""
-    store = Store.of(tmp_path_factory.mktemp("store"))
+    store = Store.of(Project(tmp_path_factory.mktemp("store")))
     shutil.copytree(database.parent, store.folder)
     relocation.relocate(store.folder)
     return store

@@ -13,8 +13,9 @@ import pytest
 from captchalab.data import dataset
 from captchalab.errors import UserError
 from captchalab.params import Params, SplitParams
+from captchalab.project import StagePaths
 from captchalab.training.checkpoints import Checkpoint
-from captchalab.training.fit import Paths, Progress, Task, fit, look
+from captchalab.training.fit import Progress, Task, fit, validate
 from captchalab.training.journal import HISTORY, Journal, read_history
 
 
@@ -31,8 +32,8 @@ def task(smoke: Params, kind: str, name: str = "train", **changes) -> Task:
     return Task(name, kind, smoke.captcha, smoke.network(kind), stage, 1, "tests")
 
 
-def paths(splits: Path, folder: Path, start_from: Path | None = None) -> Paths:
-    return Paths(splits / "train", splits / "valid", start_from, folder / "out", folder / "checkpoints")
+def paths(splits: Path, folder: Path, start_from: Path | None = None) -> StagePaths:
+    return StagePaths(splits / "train", splits / "valid", start_from, folder / "out", folder / "checkpoints")
 
 
 @pytest.fixture(scope="module", params=["cnn", "ctc"])
@@ -75,9 +76,9 @@ def test_the_saved_weights_are_the_best_epochs(trained, smoke, splits):
     from captchalab.networks import models
 
     _, folder = trained
-    reader = models.load(folder / "out" / "model.keras")
+    network = models.load(folder / "out" / "model.keras")
     best = Journal(folder / "out").about["outcome"]["best"]
-    found = look(reader, dataset.load(splits / "valid", smoke.captcha))
+    found = validate(network, dataset.load(splits / "valid", smoke.captcha))
     assert found["val/loss"] == pytest.approx(best["val/loss"], rel=1e-5)
 
 
@@ -237,8 +238,9 @@ from pathlib import Path
 import test_fit as t
 from captchalab import params
 from captchalab.tracking import runs
+from captchalab.project import Project
 smoke = params.check(params.parse(Path({str(tmp_path / "params.yaml")!r}).read_text()))
-store = runs.Store.of(Path({str(tmp_path)!r}))
+store = runs.Store.of(Project(Path({str(tmp_path)!r})))
 t.fit(t.task(smoke, "cnn"), t.paths(Path({str(splits)!r}), Path({str(tmp_path)!r})), {{}}, runs.Background(store))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -17,9 +17,10 @@ import numpy as np
 
 from captchalab.data.dataset import SplitData
 from captchalab.data.rendering import draw_random
-from captchalab.params import CaptchaParams, StageName
+from captchalab.params import StageName
 from captchalab.processes import end_with_parent
 from captchalab.reading.alphabet import encode
+from captchalab.reading.captcha import CaptchaParams
 
 # Fine-tuning by `stream` goes on with pictures that training has not seen.
 STREAM_STARTS_AT: dict[StageName, int] = {"train": 0, "finetune": 1_000_000_000}

@@ -20,8 +20,9 @@ from PIL import Image, ImageDraw, ImageFont
 from captchalab import files
 from captchalab.data.rendering import draw_random
 from captchalab.errors import UserError
-from captchalab.params import CaptchaParams, Split, SplitParams
+from captchalab.params import Split, SplitParams
 from captchalab.reading.alphabet import decode, encode
+from captchalab.reading.captcha import CaptchaParams
 
 CHUNK_IMAGES = 500  # what a worker draws at a time
 SAMPLES = 24
@@ -44,7 +45,7 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
     from tqdm import tqdm
 
     n = params.images
-    with files.whole(out) as folder:
+    with files.atomic_write(out) as folder:
         folder.mkdir(parents=True)
         for name, shape in (("images", (n, *captcha.image_shape)), ("labels", (n, captcha.length))):
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape).flush()

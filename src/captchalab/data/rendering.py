@@ -18,7 +18,7 @@ import numpy as np
 from captcha.image import ImageCaptcha
 from PIL import Image, ImageDraw, ImageFont
 
-from captchalab.params import CaptchaParams
+from captchalab.reading.captcha import CaptchaParams
 
 OPACITY = np.array(ImageCaptcha.lookup_table).clip(max=255).astype(np.uint8)  # brightness -> opacity
 SIZE_OF_TEXT_ANCHOR = (1, 1)  # where the package measures a glyph; it counts into width and height

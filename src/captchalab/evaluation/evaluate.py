@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,38 +21,34 @@ from captchalab import files, statistics
 from captchalab.data import dataset
 from captchalab.evaluation import plots
 from captchalab.networks import backend, models
-from captchalab.params import STAGES, CaptchaParams, EvaluateParams, Kind
+from captchalab.params import STAGES, EvaluateParams
+from captchalab.project import Project
 from captchalab.reading import decoding
-from captchalab.reading.decoding import Read
+from captchalab.reading.captcha import CaptchaParams, Kind
+from captchalab.reading.decoding import Prediction
 from captchalab.training.journal import read_history
 
 CONFUSABLE = "0O"  # 20 % of all captchas of four from 36 classes hold one of these
 
 
-class Paths(NamedTuple):
-    test: Path  # split
-    models: Path  # models/<kind>: train and finetune
-    out: Path
-
-
-def evaluate(kind: Kind, captcha: CaptchaParams, params: EvaluateParams, paths: Paths) -> dict[str, float]:
+def evaluate(kind: Kind, captcha: CaptchaParams, params: EvaluateParams, project: Project) -> dict[str, float]:
     """Test a network; returns the figures of metrics.json.
 
     Raises:
         UserError: the model or the split is missing, or they do not fit params.yaml.
     """
     device = backend.start()
-    data = dataset.load(paths.test, captcha)
-    model = paths.models / "finetune" / "model.keras"
-    reader = models.load(model)
+    data = dataset.load(project.split("test"), captcha)
+    model = project.model(kind)
+    network = models.load(model)
     histories: dict[str, list[dict[str, float]]] = {
-        stage: read_history(paths.models / stage / "history.csv") for stage in STAGES
+        stage: read_history(project.stage(kind, stage) / "history.csv") for stage in STAGES
     }
     images = np.asarray(data.images)
-    reader.logits(images[: params.batch_size], params.batch_size)  # compiles; the clock starts after it
+    network.logits(images[: params.batch_size], params.batch_size)  # compiles; the clock starts after it
     started = time.perf_counter()
-    logits = reader.logits(images, params.batch_size)
-    reads = decoding.read(kind, logits, captcha.alphabet)
+    logits = network.logits(images, params.batch_size)
+    reads = decoding.greedy(kind, logits, captcha.alphabet)
     seconds = time.perf_counter() - started
 
     truths = data.texts()
@@ -60,22 +56,22 @@ def evaluate(kind: Kind, captcha: CaptchaParams, params: EvaluateParams, paths: 
     metrics = {
         **statistics.exact(truths, predictions).as_metrics("exact"),
         "cer": statistics.cer(truths, predictions),
-        "parameters": reader.network.count_params(),
+        "parameters": network.model.count_params(),
         "model_bytes": model.stat().st_size,
         "images_seen": sum(int(rows[-1]["images_seen"]) for rows in histories.values()),
     }
     if kind == "ctc":
-        fitted = decoding.read_exact_length(logits, captcha.alphabet, captcha.length, params.beam_width)
+        fitted = decoding.exact_length(logits, captcha.alphabet, captcha.length, params.beam_width)
         of_length = statistics.exact(truths, [found.text for found in fitted]).as_metrics("exact_of_length")
         metrics |= {key: value for key, value in of_length.items() if key != "n"}
     details = detail(truths, reads, captcha)
     confusions = confuse(truths, predictions)
 
-    with files.whole(paths.out) as out:
+    with files.atomic_write(project.report(kind)) as out:
         (out / "plots").mkdir(parents=True)
         files.write_json(out / "metrics.json", metrics)
         files.write_json(out / "details.json", details)
-        training = {stage: files.read_json(paths.models / stage / "timing.json") for stage in STAGES}
+        training = {stage: files.read_json(project.stage(kind, stage) / "timing.json") for stage in STAGES}
         files.write_json(
             out / "timing.json",
             {
@@ -89,11 +85,11 @@ def evaluate(kind: Kind, captcha: CaptchaParams, params: EvaluateParams, paths: 
         write_csv(out / "predictions.csv", ("index", "truth", "prediction", "confidence"), rows)
         pairs = ((t, p, count) for (t, p), count in confusions)
         write_csv(out / "confusions.csv", ("truth", "prediction", "count"), pairs)
-        draw(kind, captcha, params, reader, data, logits, reads, details, confusions, histories, out / "plots")
+        draw(kind, captcha, params, network, data, logits, reads, details, confusions, histories, out / "plots")
     return metrics
 
 
-def detail(truths: list[str], reads: list[Read], captcha: CaptchaParams) -> dict[str, Any]:
+def detail(truths: list[str], reads: list[Prediction], captcha: CaptchaParams) -> dict[str, Any]:
     """Exact match by position, by character, with and without 0/O, and by confidence.
 
     A character counts as read where a shortest edit pairs it with itself.
@@ -137,10 +133,10 @@ def draw(
     kind: Kind,
     captcha: CaptchaParams,
     params: EvaluateParams,
-    reader: models.Reader,
+    network: models.Network,
     data: dataset.SplitData,
     logits: np.ndarray,
-    reads: list[Read],
+    reads: list[Prediction],
     details: dict[str, Any],
     confusions: list[tuple[tuple[str, str], int]],
     histories: dict[str, list[dict[str, float]]],
@@ -162,8 +158,8 @@ def draw(
         shown = [plots.Shown(data.images[i], truths[i], reads[i].text, reads[i].confidence) for i in rows]
         plots.sheet(shown, title, out / name)
     plots.network(
-        models.layer_table(reader.network),
-        f"{kind}: {reader.network.count_params():,} parameters",
+        models.layer_table(network.model),
+        f"{kind}: {network.model.count_params():,} parameters",
         out / "network.png",
     )
     if kind == "ctc":

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
-from captchalab.params import Kind
+from captchalab.reading.captcha import Kind
 from captchalab.statistics import align
 
 if TYPE_CHECKING:

@@ -20,8 +20,9 @@ from PIL import Image
 from captchalab import files, statistics
 from captchalab.data import dataset
 from captchalab.errors import UserError
-from captchalab.params import KINDS, CaptchaParams, Kind
-from captchalab.reading.decoding import Read
+from captchalab.project import Project
+from captchalab.reading.captcha import KINDS, CaptchaParams, Kind
+from captchalab.reading.decoding import Prediction
 
 NAMES: dict[Kind, str] = {"cnn": "CNN", "ctc": "CTC network"}
 SIGNIFICANT = 0.05  # a p-value from here on shows no difference
@@ -42,11 +43,6 @@ SHEETS = {
 }
 
 
-class Paths(NamedTuple):
-    test: Path  # split
-    reports: Path  # reports/: <kind>
-
-
 class Network(NamedTuple):
     """All that is known of one tested network."""
 
@@ -54,7 +50,7 @@ class Network(NamedTuple):
     metrics: dict[str, Any]
     details: dict[str, Any]
     timing: dict[str, Any]
-    reads: list[Read]
+    reads: list[Prediction]
     confusions: dict[tuple[str, str], int]
 
 
@@ -78,7 +74,7 @@ class Interval(NamedTuple):
     n: int
 
 
-def compare(captcha: CaptchaParams, pictures: int, paths: Paths) -> dict[str, Any]:
+def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str, Any]:
     """Write comparison.json and index.html; returns the content of the former.
 
     Args:
@@ -87,9 +83,9 @@ def compare(captcha: CaptchaParams, pictures: int, paths: Paths) -> dict[str, An
     Raises:
         UserError: a file is missing, or a network was tested on another split.
     """
-    data = dataset.load(paths.test, captcha)
+    data = dataset.load(project.split("test"), captcha)
     truths = data.texts()
-    cnn, ctc = (load_network(kind, truths, paths) for kind in KINDS)
+    cnn, ctc = (load_network(kind, truths, project) for kind in KINDS)
     groups = contingency(truths, [r.text for r in cnn.reads], [r.text for r in ctc.reads])
     counts = [len(rows) for rows in groups]
     comparison: dict[str, Any] = {
@@ -118,26 +114,26 @@ def compare(captcha: CaptchaParams, pictures: int, paths: Paths) -> dict[str, An
         groups=groups,
         shown=shown,
         mistakes=mistakes(cnn.confusions, ctc.confusions),
-        charts={title: _embedded(paths, name) for name, title in CHARTS.items()},
-        sheets={title: _embedded(paths, name) for name, title in SHEETS.items()},
-        samples=embed(paths.test / "samples.png"),
+        charts={title: _embedded(project, name) for name, title in CHARTS.items()},
+        sheets={title: _embedded(project, name) for name, title in SHEETS.items()},
+        samples=embed(project.split("test") / "samples.png"),
     )  # fmt: skip
-    files.write_json(paths.reports / "comparison.json", comparison)
-    files.write_text(paths.reports / "index.html", page)
+    files.write_json(project.reports / "comparison.json", comparison)
+    files.write_text(project.reports / "index.html", page)
     return comparison
 
 
-def load_network(kind: Kind, truths: Sequence[str], paths: Paths) -> Network:
+def load_network(kind: Kind, truths: Sequence[str], project: Project) -> Network:
     """What `evaluate` wrote of a network.
 
     Raises:
         UserError: a file is missing, or the predictions are of other captchas than `truths`.
     """
-    folder = paths.reports / kind
+    folder = project.report(kind)
     predictions = read_csv(folder / "predictions.csv")
     if [row["truth"] for row in predictions] != list(truths):
         raise UserError(
-            f"{folder / 'predictions.csv'} holds other captchas than {paths.test}: "
+            f"{folder / 'predictions.csv'} holds other captchas than {project.split('test')}: "
             "run `dvc repro` to test both networks on the same ones."
         )
     confusions = read_csv(folder / "confusions.csv")
@@ -146,7 +142,7 @@ def load_network(kind: Kind, truths: Sequence[str], paths: Paths) -> Network:
         files.read_json(folder / "metrics.json"),
         files.read_json(folder / "details.json"),
         files.read_json(folder / "timing.json"),
-        [Read(row["prediction"], float(row["confidence"])) for row in predictions],
+        [Prediction(text=row["prediction"], confidence=float(row["confidence"])) for row in predictions],
         {(row["truth"], row["prediction"]): int(row["count"]) for row in confusions},
     )
 
@@ -230,13 +226,13 @@ def mistakes(
     return [(*pair, *counts) for pair, counts in ordered[:most]]
 
 
-def photo(image: np.ndarray, truth: str, *reads: Read) -> dict[str, Any]:
+def photo(image: np.ndarray, truth: str, *reads: Prediction) -> dict[str, Any]:
     """A captcha uint8 (H, W, C), its text and how it is read."""
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
     return {"png": png(picture), "truth": truth, "reads": [marked(truth, found) for found in reads]}
 
 
-def marked(truth: str, found: Read) -> dict[str, Any]:
+def marked(truth: str, found: Prediction) -> dict[str, Any]:
     """A reading, character by character: what stands there and whether it is right."""
     letters = [(read or "·", true == read) for true, read in statistics.align(truth, found.text)]
     return {"letters": letters, "confidence": found.confidence, "right": truth == found.text}
@@ -274,9 +270,9 @@ def embed(path: Path) -> str:
         raise UserError(f"{path} is missing: make it with `dvc repro`.") from None
 
 
-def _embedded(paths: Paths, name: str) -> dict[Kind, str]:
+def _embedded(project: Project, name: str) -> dict[Kind, str]:
     kinds: tuple[Kind, ...] = ("ctc",) if name == "ctc_output" else KINDS
-    return {kind: embed(paths.reports / kind / "plots" / f"{name}.png") for kind in kinds}
+    return {kind: embed(project.report(kind) / "plots" / f"{name}.png") for kind in kinds}
 
 
 def _environment() -> Environment:
@@ -293,13 +289,13 @@ def _environment() -> Environment:
     return environment
 
 
-def results_table(reports: Path) -> str:
+def results_table(project: Project) -> str:
     """The README's table of results, in Markdown, from the files of reports/."""
     rows = ["| network | exact match (95 % interval) | n | parameters | images seen | training | trained on |"]
     rows.append("|---|---|---|---|---|---|---|")
     for kind in KINDS:
-        metrics = files.read_json(reports / kind / "metrics.json")
-        timing = files.read_json(reports / kind / "timing.json")
+        metrics = files.read_json(project.report(kind) / "metrics.json")
+        timing = files.read_json(project.report(kind) / "timing.json")
         share, low, high = (f"{100 * metrics[f'exact{end}']:.2f}" for end in ("", "_low", "_high"))
         rows.append(
             f"| {kind.upper()} | **{share} %** ({low} – {high}) | {metrics['n']:,} | {metrics['parameters']:,} | "

@@ -23,7 +23,7 @@ from captchalab.reading import decoding, predictor
 TOLERANCE = 1e-4  # of logits; float32 sums in another order differ by less
 
 
-def export(network: Path, test: Path, out: Path) -> dict[str, Any]:
+def export(model: Path, test: Path, out: Path) -> dict[str, Any]:
     """Write `out`/model.onnx and `out`/parity.json of a model.keras.
 
     Returns:
@@ -33,39 +33,39 @@ def export(network: Path, test: Path, out: Path) -> dict[str, Any]:
         UserError: network or test split missing, or the two files do not read the same.
     """
     backend.start()
-    reader = models.load(network)
-    split = dataset.load(test, reader.captcha)
-    with files.whole(out) as folder:
+    network = models.load(model)
+    split = dataset.load(test, network.captcha)
+    with files.atomic_write(out) as folder:
         folder.mkdir()
-        _convert(reader, files.md5(network), folder / "model.onnx")
-        parity = _compare(reader, predictor.load(folder / "model.onnx"), np.asarray(split.images))
+        _convert(network, files.md5(model), folder / "model.onnx")
+        parity = _compare(network, predictor.load(folder / "model.onnx"), np.asarray(split.images))
         if parity["texts_that_differ"] or parity["largest_logit_difference"] > TOLERANCE:
             raise UserError(
-                f"{network} does not read the same as ONNX ({parity['texts_that_differ']} of {parity['n']:,} texts "
+                f"{model} does not read the same as ONNX ({parity['texts_that_differ']} of {parity['n']:,} texts "
                 f"differ, logits by up to {parity['largest_logit_difference']:.1e}): report it as a bug."
             )
         files.write_json(folder / "parity.json", parity)
     return parity
 
 
-def _convert(reader: models.Reader, network_md5: str, out: Path) -> None:
+def _convert(network: models.Network, network_md5: str, out: Path) -> None:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "raw.onnx"
-        reader.logits(np.zeros((1, *reader.captcha.image_shape), np.uint8))  # Keras exports what has been called
-        reader.network.export(raw, format="onnx", verbose=False)
-        model = onnx.load(raw)
-    for value in (model.graph.input[0], model.graph.output[0]):
+        network.logits(np.zeros((1, *network.captcha.image_shape), np.uint8))  # Keras exports what has been called
+        network.model.export(raw, format="onnx", verbose=False)
+        converted = onnx.load(raw)
+    for value in (converted.graph.input[0], converted.graph.output[0]):
         value.type.tensor_type.shape.dim[0].dim_param = "B"
-    about = {"kind": reader.kind, **reader.captcha.model_dump(), "network_md5": network_md5}
-    onnx.helper.set_model_props(model, {key: str(value) for key, value in about.items()})
-    onnx.save(model, out)
+    about = {"kind": network.kind, **network.captcha.model_dump(), "network_md5": network_md5}
+    onnx.helper.set_model_props(converted, {key: str(value) for key, value in about.items()})
+    onnx.save(converted, out)
 
 
-def _compare(reader: models.Reader, exported: predictor.OnnxReader, images: np.ndarray) -> dict[str, Any]:
-    ours, theirs = reader.logits(images), exported.logits(images)
+def _compare(network: models.Network, exported: predictor.Predictor, images: np.ndarray) -> dict[str, Any]:
+    ours, theirs = network.logits(images), exported.logits(images)
     texts = [
-        [found.text for found in decoding.read(reader.kind, logits, reader.captcha.alphabet)]
+        [found.text for found in decoding.greedy(network.kind, logits, network.captcha.alphabet)]
         for logits in (ours, theirs)
     ]
     return {

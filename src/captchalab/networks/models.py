@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from captchalab import files
 from captchalab.errors import UserError
 from captchalab.networks.backend import keras
-from captchalab.params import CaptchaParams, CtcNetworkParams, Kind, NetworkParams
+from captchalab.params import CtcNetworkParams, NetworkParams
 from captchalab.reading.alphabet import blank
+from captchalab.reading.captcha import CaptchaParams, Kind
 
 layers, ops = keras.layers, keras.ops
 
@@ -26,23 +27,23 @@ ENTRY = "captchalab.json"
 SAVED_AT = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: the file says nothing about when
 
 
-class Reader(NamedTuple):
-    """A network with all that is needed to read with it."""
+class Network(NamedTuple):
+    """A Keras network and what it reads."""
 
-    network: keras.Model
+    model: keras.Model
     kind: Kind
     captcha: CaptchaParams
 
     def logits(self, images: Any, batch_size: int = 250) -> Any:
         """Float32 (B, L, K) or (B, T, K+1) of images uint8 (B, H, W, C)."""
-        return self.network.predict(images, batch_size=batch_size, verbose=0)
+        return self.model.predict(images, batch_size=batch_size, verbose=0)
 
 
-def build(kind: Kind, captcha: CaptchaParams, params: NetworkParams) -> Reader:
+def build(kind: Kind, captcha: CaptchaParams, params: NetworkParams) -> Network:
     if kind == "ctc":
         assert isinstance(params, CtcNetworkParams)
-        return Reader(build_ctc(captcha, params), kind, captcha)
-    return Reader(build_cnn(captcha, params), kind, captcha)
+        return Network(build_ctc(captcha, params), kind, captcha)
+    return Network(build_cnn(captcha, params), kind, captcha)
 
 
 def build_cnn(captcha: CaptchaParams, params: NetworkParams) -> keras.Model:
@@ -89,14 +90,14 @@ def ctc_loss(labels: Any, logits: Any) -> Any:
 LOSSES = {"cnn": cnn_loss, "ctc": ctc_loss}
 
 
-def save(reader: Reader, path: Path) -> None:
+def save(network: Network, path: Path) -> None:
     """Write a .keras file; the same weights give the same bytes, whenever they are saved."""
-    described = {"kind": reader.kind, **reader.captcha.model_dump()}
-    with files.whole(path) as partial:
+    described = {"kind": network.kind, **network.captcha.model_dump()}
+    with files.atomic_write(path) as partial:
         saved = partial.with_name(f"{partial.name}.keras")
         try:
             # without what it was compiled with: optimizer state is the checkpoint's
-            keras.Model(reader.network.inputs, reader.network.outputs, name=reader.kind).save(saved)
+            keras.Model(network.model.inputs, network.model.outputs, name=network.kind).save(saved)
             with zipfile.ZipFile(saved) as source, zipfile.ZipFile(partial, "w") as target:
                 for name in sorted(source.namelist()):
                     target.writestr(zipfile.ZipInfo(name, SAVED_AT), _timeless(name, source.read(name)))
@@ -122,14 +123,14 @@ def describe(path: Path) -> tuple[Kind, CaptchaParams]:
     return kind, CaptchaParams.model_validate(described)
 
 
-def load(path: Path) -> Reader:
+def load(path: Path) -> Network:
     """A saved network, ready to read.
 
     Raises:
         UserError: there is no such file, or it was not saved by captchalab.
     """
     kind, captcha = describe(path)
-    return Reader(keras.saving.load_model(path, compile=False), kind, captcha)
+    return Network(keras.saving.load_model(path, compile=False), kind, captcha)
 
 
 def _timeless(name: str, content: bytes) -> bytes:

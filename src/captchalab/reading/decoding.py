@@ -5,24 +5,24 @@ Confidence is the probability the network gives the whole text; for CTC that is 
 alignments (Graves et al., "Connectionist temporal classification", 2006, section 4.1).
 """
 
-from typing import NamedTuple
-
 import numpy as np
+from pydantic import Field
 
-from captchalab.params import Kind
 from captchalab.reading.alphabet import blank, decode, encode
+from captchalab.reading.captcha import Kind, Strict
 
 NEVER = -1e30  # log of a probability of nothing; finite, so that sums stay numbers
 
 
-class Read(NamedTuple):
+class Prediction(Strict):
     """What a network reads in one image."""
 
     text: str
-    confidence: float
+    confidence: float  # probability of the whole text
+    characters: list[float] = Field(default_factory=list)  # of each character, given the others; empty if not asked
 
 
-def read(kind: Kind, logits: np.ndarray, alphabet: str) -> list[Read]:
+def greedy(kind: Kind, logits: np.ndarray, alphabet: str) -> list[Prediction]:
     """Greedy reading: the most probable class at each place (CNN) or time step (CTC).
 
     Args:
@@ -32,10 +32,13 @@ def read(kind: Kind, logits: np.ndarray, alphabet: str) -> list[Read]:
     best = log_probs.argmax(-1)
     if kind == "cnn":
         confidences = np.exp(log_probs.max(-1).sum(-1))
-        return [Read(decode(row, alphabet), float(c)) for row, c in zip(best, confidences, strict=True)]
+        return [
+            Prediction(text=decode(row, alphabet), confidence=float(c))
+            for row, c in zip(best, confidences, strict=True)
+        ]
     texts = [decode(_collapse(row, blank(alphabet)), alphabet) for row in best]
     confidences = np.exp(text_log_probability(kind, logits, texts, alphabet))
-    return [Read(text, float(c)) for text, c in zip(texts, confidences, strict=True)]
+    return [Prediction(text=text, confidence=float(c)) for text, c in zip(texts, confidences, strict=True)]
 
 
 def text_log_probability(kind: Kind, logits: np.ndarray, texts: list[str], alphabet: str) -> np.ndarray:
@@ -52,7 +55,7 @@ def text_log_probability(kind: Kind, logits: np.ndarray, texts: list[str], alpha
     return _ctc_log_probability(log_probs, [encode(text, alphabet) for text in texts])
 
 
-def read_exact_length(logits: np.ndarray, alphabet: str, length: int, beam_width: int = 10) -> list[Read]:
+def exact_length(logits: np.ndarray, alphabet: str, length: int, beam_width: int = 10) -> list[Prediction]:
     """The best text of exactly `length` characters a CTC network allows, by prefix beam search.
 
     A prefix that could not reach the length in the steps left is dropped, so what stays at the end
@@ -103,7 +106,7 @@ def read_exact_length(logits: np.ndarray, alphabet: str, length: int, beam_width
     winner = score.argmax(1)
     texts = [decode(prefix[b, w], alphabet) for b, w in enumerate(winner)]
     confidences = np.exp(text_log_probability("ctc", logits, texts, alphabet))
-    return [Read(text, float(c)) for text, c in zip(texts, confidences, strict=True)]
+    return [Prediction(text=text, confidence=float(c)) for text, c in zip(texts, confidences, strict=True)]
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:

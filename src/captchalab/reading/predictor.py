@@ -12,26 +12,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from captchalab.errors import UserError
-from captchalab.params import CaptchaParams, Kind
 from captchalab.reading import decoding
 from captchalab.reading.alphabet import encode
+from captchalab.reading.captcha import CaptchaParams, Kind
+from captchalab.reading.decoding import Prediction
+from captchalab.reading.errors import UnreadableError
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FORMATS = ("PNG", "JPEG")
 BATCH_IMAGES = 250
 
 
-class Reading(NamedTuple):
-    """What is read in one picture."""
-
-    text: str
-    confidence: float  # probability of the whole text
-    characters: list[float]  # of each character, given the others
-
-
-class OnnxReader(NamedTuple):
-    """An exported network with all that is needed to read with it."""
+class Predictor(NamedTuple):
+    """An exported network in ONNX Runtime."""
 
     session: Any
     kind: Kind
@@ -46,25 +39,25 @@ class OnnxReader(NamedTuple):
         ]
         return np.concatenate(parts)
 
-    def read(self, images: np.ndarray) -> Iterator[Reading]:
+    def predict(self, images: np.ndarray) -> Iterator[Prediction]:
         """What it reads in images uint8 (B, H, W, C)."""
         logits = self.logits(images)
         alphabet = self.captcha.alphabet
-        for found, own in zip(decoding.read(self.kind, logits, alphabet), logits, strict=True):
+        for found, own in zip(decoding.greedy(self.kind, logits, alphabet), logits, strict=True):
             characters = character_confidences(self.kind, own, found.text, alphabet)
-            yield Reading(found.text, found.confidence, characters)
+            yield found.model_copy(update={"characters": characters})
 
 
-def load(path: Path) -> OnnxReader:
+def load(path: Path) -> Predictor:
     """A network exported by `captchalab export`.
 
     Raises:
-        UserError: there is no such file, or it is another one.
+        UnreadableError: there is no such file, or it is another one.
     """
     import onnxruntime
 
     if not path.is_file():
-        raise UserError(f"{path} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")
+        raise UnreadableError(f"{path} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")
     try:
         session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         about = session.get_modelmeta().custom_metadata_map
@@ -72,34 +65,34 @@ def load(path: Path) -> OnnxReader:
         numbers = {key: int(about[key]) for key in ("length", "width_px", "height_px", "channels")}
         captcha = CaptchaParams.model_validate({"alphabet": about["alphabet"], **numbers})
     except Exception as error:  # onnxruntime's own are not exported
-        raise UserError(
+        raise UnreadableError(
             f"{path} is no network exported by captchalab: name a models/<kind>/export/model.onnx."
         ) from error
-    return OnnxReader(session, kind, captcha, network_md5)
+    return Predictor(session, kind, captcha, network_md5)
 
 
-def read_bytes(reader: OnnxReader, pictures: Iterable[tuple[str, bytes]]) -> list[Reading | UserError]:
+def predict_bytes(predictor: Predictor, pictures: Iterable[tuple[str, bytes]]) -> list[Prediction | UnreadableError]:
     """What is read in each named picture, or why it cannot be."""
-    images = [_pixels_or_error(name, content, reader.captcha) for name, content in pictures]
+    images = [_pixels_or_error(name, content, predictor.captcha) for name, content in pictures]
     good = [image for image in images if isinstance(image, np.ndarray)]
-    readings = reader.read(np.stack(good)) if good else iter(())
-    return [image if isinstance(image, UserError) else next(readings) for image in images]
+    predictions = predictor.predict(np.stack(good)) if good else iter(())
+    return [image if isinstance(image, UnreadableError) else next(predictions) for image in images]
 
 
-def read_files(reader: OnnxReader, paths: Iterable[Path]) -> list[tuple[Path, Reading | UserError]]:
+def predict_files(predictor: Predictor, paths: Iterable[Path]) -> list[tuple[Path, Prediction | UnreadableError]]:
     """What is read in each picture file; a folder stands for its PNG and JPEG files."""
     named = [file for path in paths for file in _pictures(path)]
-    found: dict[Path, Reading | UserError] = {}
+    found: dict[Path, Prediction | UnreadableError] = {}
     contents = []
     for file in named:
         try:
             contents.append((file, file.read_bytes()))
         except OSError as error:
-            found[file] = UserError(
+            found[file] = UnreadableError(
                 f"{file} cannot be read ({error.strerror}): name a PNG or JPEG file, or a folder of them."
             )
-    readings = read_bytes(reader, [(str(file), content) for file, content in contents])
-    found.update(zip([file for file, _ in contents], readings, strict=True))
+    predictions = predict_bytes(predictor, [(str(file), content) for file, content in contents])
+    found.update(zip([file for file, _ in contents], predictions, strict=True))
     return [(file, found[file]) for file in named]
 
 
@@ -107,12 +100,12 @@ def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
     """A PNG or JPEG picture as uint8 (H, W, C), grey or RGB as the network wants it.
 
     Raises:
-        UserError: it is no picture, or of another size than the network reads.
+        UnreadableError: it is no picture, or of another size than the network reads.
     """
     try:
         with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
             if picture.size != (captcha.width_px, captcha.height_px):
-                raise UserError(
+                raise UnreadableError(
                     f"{name} is {picture.width} x {picture.height} px, the network reads {captcha.width_px} x "
                     f"{captcha.height_px} px: give it pictures of that size."
                 )
@@ -123,9 +116,9 @@ def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
                 return np.asarray(shown.convert("L"))[..., None]
             return np.asarray(shown.convert("RGB"))
     except UnidentifiedImageError:
-        raise UserError(f"{name} is no picture that can be read: give a PNG or JPEG file.") from None
+        raise UnreadableError(f"{name} is no picture that can be read: give a PNG or JPEG file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for a broken file
-        raise UserError(f"{name} is no picture that can be read ({error}): give a PNG or JPEG file.") from None
+        raise UnreadableError(f"{name} is no picture that can be read ({error}): give a PNG or JPEG file.") from None
 
 
 def character_confidences(kind: Kind, logits: np.ndarray, text: str, alphabet: str) -> list[float]:
@@ -148,10 +141,10 @@ def character_confidences(kind: Kind, logits: np.ndarray, text: str, alphabet: s
     return [float(row[k]) for row, k in zip(shares, encode(text, alphabet), strict=True)]
 
 
-def _pixels_or_error(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray | UserError:
+def _pixels_or_error(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray | UnreadableError:
     try:
         return pixels(name, content, captcha)
-    except UserError as error:
+    except UnreadableError as error:
         return error
 
 
@@ -160,5 +153,5 @@ def _pictures(path: Path) -> list[Path]:
         return [path]
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
     if not found:
-        raise UserError(f"{path} holds no PNG or JPEG file: name a folder that does.")
+        raise UnreadableError(f"{path} holds no PNG or JPEG file: name a folder that does.")
     return found

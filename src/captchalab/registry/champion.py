@@ -12,35 +12,32 @@ from typing import Any
 
 from captchalab import files
 from captchalab.errors import UserError
+from captchalab.project import Project
 
 
-def folder(root: Path) -> Path:
-    return files.store_root(root) / "mlruns" / "champion"
-
-
-def network(root: Path) -> Path:
+def network(project: Project) -> Path:
     """The champion's ONNX file.
 
     Raises:
         UserError: nothing has been promoted yet.
     """
-    path = folder(root) / "model.onnx"
+    path = project.champion / "model.onnx"
     if not path.exists():
         raise UserError(
-            f"{folder(root)} holds no champion yet: promote one with `captchalab promote`, or read with a network of "
-            "the workspace, --model cnn or --model ctc."
+            f"{project.champion} holds no champion yet: promote one with `captchalab promote`, or read with a network "
+            "of the workspace, --model cnn or --model ctc."
         )
     return path
 
 
-def about(root: Path) -> dict[str, Any]:
+def about(project: Project) -> dict[str, Any]:
     """The registered version the copy is of, its run and figures; nothing where there is no copy."""
-    path = folder(root) / "about.json"
+    path = project.champion / "about.json"
     return dict(files.read_json(path)) if path.exists() else {}
 
 
-def write(root: Path, onnx: Path, described: dict[str, Any]) -> None:
+def write(project: Project, onnx: Path, described: dict[str, Any]) -> None:
     """Put another champion there; whoever reads meanwhile has the old file or the new one, whole."""
-    with files.whole(folder(root) / "model.onnx") as partial:
+    with files.atomic_write(project.champion / "model.onnx") as partial:
         shutil.copyfile(onnx, partial)
-    files.write_json(folder(root) / "about.json", described)
+    files.write_json(project.champion / "about.json", described)

@@ -18,8 +18,9 @@ import numpy as np
 
 from captchalab import files, statistics
 from captchalab.data import dataset
-from captchalab.params import CaptchaParams, Kind, PromoteParams
+from captchalab.params import PromoteParams
 from captchalab.reading import decoding, predictor
+from captchalab.reading.captcha import CaptchaParams, Kind
 from captchalab.statistics import Proportion
 
 LATENCY_READS = 60
@@ -114,31 +115,33 @@ def stand(onnx: Path, meta: dict[str, Any], predictions: Path, test: Path) -> St
     Args:
         meta: of the split that `predictions` are of.
     """
-    reader = predictor.load(onnx)
+    network = predictor.load(onnx)
     here = files.read_json(test / "meta.json") if (test / "meta.json").exists() else meta
-    if here["digest"] == meta["digest"] or not _fits(here, reader.captcha):
+    if here["digest"] == meta["digest"] or not _fits(here, network.captcha):
         with predictions.open(newline="", encoding="utf-8") as lines:
             rows = list(csv.DictReader(lines))
         truths, texts = [row["truth"] for row in rows], [row["prediction"] for row in rows]
         here = meta
     else:
-        split = dataset.load(test, reader.captcha)
-        logits = reader.logits(np.asarray(split.images))
+        split = dataset.load(test, network.captcha)
+        logits = network.logits(np.asarray(split.images))
         truths = split.texts()
-        texts = [found.text for found in decoding.read(reader.kind, logits, reader.captcha.alphabet)]
-    return Standing(reader.kind, reader.captcha, reader.network_md5, here["digest"], truths, texts, latency_ms(reader))
+        texts = [found.text for found in decoding.greedy(network.kind, logits, network.captcha.alphabet)]
+    return Standing(
+        network.kind, network.captcha, network.network_md5, here["digest"], truths, texts, latency_ms(network)
+    )
 
 
 def _fits(meta: dict[str, Any], captcha: CaptchaParams) -> bool:
     return all(meta[key] == value for key, value in captcha.model_dump().items())
 
 
-def latency_ms(reader: predictor.OnnxReader) -> float:
+def latency_ms(network: predictor.Predictor) -> float:
     """Milliseconds one picture takes, 95th percentile; what is on it makes no difference."""
-    picture = np.zeros((1, *reader.captcha.image_shape), np.uint8)
+    picture = np.zeros((1, *network.captcha.image_shape), np.uint8)
     seconds = []
     for _ in range(LATENCY_READS):
         started = time.perf_counter()
-        list(reader.read(picture))
+        list(network.predict(picture))
         seconds.append(time.perf_counter() - started)
     return 1000 * sorted(seconds[LATENCY_READS // 6 :])[-LATENCY_READS // 24]

@@ -12,6 +12,7 @@ from typing import Any
 
 from captchalab import files
 from captchalab.errors import UserError
+from captchalab.project import Project
 from captchalab.reading import predictor
 from captchalab.registry.cards import Version
 from captchalab.registry.registry import NAME, Registry
@@ -33,7 +34,7 @@ TAGS = (
 )
 
 
-def trace(root: Path, store: Store, start: str) -> dict[str, Any]:
+def trace(project: Project, store: Store, start: str) -> dict[str, Any]:
     """What a file, a registered version or a run comes from, nearest first.
 
     Args:
@@ -42,7 +43,7 @@ def trace(root: Path, store: Store, start: str) -> dict[str, Any]:
     Raises:
         UserError: there is no such thing, or no run that made it.
     """
-    registry = Registry(root, store)
+    registry = Registry(project, store)
     path = Path(start)
     if start.startswith("models:/"):
         run_id = registry.find(start).run_id

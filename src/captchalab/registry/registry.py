@@ -21,7 +21,9 @@ from typing import Any, NamedTuple
 
 from captchalab import files
 from captchalab.errors import UserError
-from captchalab.params import KINDS, Kind, PromoteParams
+from captchalab.params import PromoteParams
+from captchalab.project import Project
+from captchalab.reading.captcha import KINDS, Kind
 from captchalab.registry import champion
 from captchalab.registry.cards import Version, card
 from captchalab.registry.decision import Decision, Standing, decide, stand
@@ -45,8 +47,8 @@ class Outcome(NamedTuple):
 class Registry:
     """The registered model `captcha` of a store."""
 
-    def __init__(self, root: Path, store: Store) -> None:
-        self.root, self.store = root, store
+    def __init__(self, project: Project, store: Store) -> None:
+        self.project, self.store = project, store
         self.client = store.client()
 
     def versions(self) -> list[Version]:
@@ -172,13 +174,13 @@ class Registry:
         version = self.champion()
         if version is None:
             return
-        copy = champion.about(self.root)
+        copy = champion.about(self.project)
         if (copy.get("version"), copy.get("run_id")) == (version.number, version.run_id):
             return
         with tempfile.TemporaryDirectory() as temporary:
             onnx = self.fetch(version, packaging.ONNX, Path(temporary))
             about = {"version": version.number, "run_id": version.run_id, "store": self.store.uri, **version.tags}
-            champion.write(self.root, onnx, about)
+            champion.write(self.project, onnx, about)
 
     def _aliases(self) -> dict[str, str]:
         from mlflow.exceptions import MlflowException
@@ -195,9 +197,9 @@ class Registry:
         from mlflow.exceptions import MlflowException
 
         if run_id is None:
-            network = packaging.Files.of(self.root, best_of_workspace(self.root))
-            runs.log_test(network, self.store, again=False)
-            run_id = runs.sync(network.finetune, self.store)
+            kind = best_of_workspace(self.project)
+            runs.log_test(self.project, kind, self.store, again=False)
+            run_id = runs.sync(self.project.stage(kind, "finetune"), self.store)
         try:
             run = self.client.get_run(run_id)
         except MlflowException:
@@ -216,7 +218,7 @@ class Registry:
         onnx = fetch(self.store, self.client, model_id, packaging.ONNX, folder, name)
         meta = files.read_json(fetch(self.store, self.client, model_id, packaging.SPLIT, folder, name))
         predictions = fetch(self.store, self.client, model_id, packaging.PREDICTIONS, folder, name)
-        return stand(onnx, meta, predictions, self.root / "data" / "test")
+        return stand(onnx, meta, predictions, self.project.split("test"))
 
     def _create_version(
         self,
@@ -304,7 +306,7 @@ def fetch(store: Store, client: Any, model_id: str, path: str, to: Path, name: s
     return Path(found)
 
 
-def best_of_workspace(root: Path) -> Kind:
+def best_of_workspace(project: Project) -> Kind:
     """The fine-tuned network of the present reports that is better on the valid split (never the test split).
 
     Raises:
@@ -312,12 +314,14 @@ def best_of_workspace(root: Path) -> Kind:
     """
     scores = {}
     for kind in KINDS:
-        network = packaging.Files.of(root, kind)
-        if (network.reports / "metrics.json").exists() and (network.finetune / "journal.json").exists():
-            best = Journal(network.finetune).about["outcome"]["best"]
+        journal = Journal(project.stage(kind, "finetune"))
+        if (project.report(kind) / "metrics.json").exists() and journal.begun:
+            best = journal.about["outcome"]["best"]
             scores[kind] = (best["val/exact"], -best["val/loss"])
     if not scores:
-        raise UserError(f"{root} holds no fine-tuned network to promote: run `dvc repro`, or name one with --run.")
+        raise UserError(
+            f"{project.root} holds no fine-tuned network to promote: run `dvc repro`, or name one with --run."
+        )
     return max(scores, key=lambda kind: scores[kind])
 
 

@@ -5,33 +5,36 @@ import subprocess
 from pathlib import Path
 
 from captchalab import files
+from captchalab.params import SPLITS, StageName, read
+from captchalab.project import Project
+from captchalab.reading.captcha import Kind
 
 
-def run_tags(root: Path, kind: str, stage: str) -> dict[str, str]:
+def run_tags(project: Project, kind: Kind, stage: StageName) -> dict[str, str]:
     """The tags of a stage's run."""
-    tags = {"git_sha": _git(root, "rev-parse", "HEAD") or "none"}
+    tags = {"git_sha": _git(project.root, "rev-parse", "HEAD") or "none"}
     # what the chain itself writes as it goes does not make the code another one
     written = (":!dvc.lock", ":!reports")
-    tags["git_dirty"] = str(bool(_git(root, "status", "--porcelain", "--untracked-files=no", ".", *written))).lower()
+    tags["git_dirty"] = str(
+        bool(_git(project.root, "status", "--porcelain", "--untracked-files=no", ".", *written))
+    ).lower()
     tags["dvc_stage"] = os.environ.get("DVC_STAGE", "none")
     if name := os.environ.get("DVC_EXP_NAME"):
         tags["dvc_exp_name"] = name
-    for split, md5 in data_md5(root).items():
+    for split, md5 in data_md5(project).items():
         tags[f"data_md5_{split}"] = md5
     if stage == "finetune":
-        trained_by = root / "models" / kind / "train" / "run.json"
+        trained_by = project.stage(kind, "train") / "run.json"
         if trained_by.exists():
             tags["train_run_id"] = str(files.read_json(trained_by)["run_id"])
     return tags
 
 
-def data_md5(root: Path) -> dict[str, str]:
+def data_md5(project: Project) -> dict[str, str]:
     """DVC's md5 of each split, as dvc.lock has it."""
-    from captchalab.params import SPLITS, read
-
-    if not (root / "dvc.lock").exists():
+    if not project.lock.exists():
         return {}
-    stages = read(root / "dvc.lock").get("stages", {})
+    stages = read(project.lock).get("stages", {})
     found = {split: stages.get(f"generate@{split}", {}).get("outs", [{}])[0].get("md5") for split in SPLITS}
     return {split: md5 for split, md5 in found.items() if md5}
 

@@ -188,7 +188,11 @@ def _rewrite(folder: Path) -> tuple[list[Move], Path | None]:
 
 def _back_up(folder: Path) -> Path:
     path = folder / f"mlflow.db.before-relocate-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    with files.whole(path) as partial, closing(_open(folder)) as database, closing(sqlite3.connect(partial)) as copy:
+    with (
+        files.atomic_write(path) as partial,
+        closing(_open(folder)) as database,
+        closing(sqlite3.connect(partial)) as copy,
+    ):
         database.backup(copy)
     return path
 

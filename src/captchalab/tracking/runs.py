@@ -16,6 +16,8 @@ from typing import Any
 
 from captchalab import files
 from captchalab.params import SPLITS
+from captchalab.project import Project
+from captchalab.reading.captcha import Kind
 from captchalab.tracking import origin, packaging
 from captchalab.tracking.store import Store, attempt, experiment_id
 from captchalab.training.journal import FILES, Journal
@@ -67,7 +69,7 @@ class Telling:
             }
             self._log({**best, **totals}, len(epochs), epochs[-1].ended_at)
             self.client.set_tag(run_id, "stopped", outcome["stopped"])
-            with files.whole(self.journal.folder / "curves.png") as picture:
+            with files.atomic_write(self.journal.folder / "curves.png") as picture:
                 plots.curves({about["stage"]: [epoch.figures for epoch in epochs]}, about["kind"], picture)
             self.client.log_artifact(run_id, str(self.journal.folder / "curves.png"), "plots")
         for name in FILES:
@@ -199,7 +201,7 @@ def log_split(client: Any, run_id: str, split: str, md5: str | None) -> None:
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", split)])])
 
 
-def log_test(network: packaging.Files, store: Store, again: bool = True) -> str:
+def log_test(project: Project, kind: Kind, store: Store, again: bool = True) -> str:
     """A fine-tuned network's test figures, pictures and model, onto its run; the model's id.
 
     What is measured on the test split is named test/..., what is so of the network network/... The figures
@@ -210,32 +212,32 @@ def log_test(network: packaging.Files, store: Store, again: bool = True) -> str:
     """
     from mlflow.entities import Metric
 
-    run_id = sync(network.finetune, store)
+    run_id = sync(project.stage(kind, "finetune"), store)
     client = store.client()
     run = client.get_run(run_id)
     model_id = logged_model(run)
     if not again and model_id and "test/exact" in run.data.metrics:
         return model_id
-    network.check()
-    figures = files.read_json(network.reports / "metrics.json")
-    timing = files.read_json(network.reports / "timing.json")
+    project.check_network(kind)
+    figures = files.read_json(project.report(kind) / "metrics.json")
+    timing = files.read_json(project.report(kind) / "timing.json")
     figures["minutes"] = timing["train_min"] + timing["finetune_min"]
     named = {
         f"{'test' if key.startswith(('exact', 'cer')) or key == 'n' else 'network'}/{key}": round(value, 5)
         for key, value in figures.items()  # MLflow's table shows all digits there are
     }
-    trained = Journal(network.finetune.parent / "train")
+    trained = Journal(project.stage(kind, "train"))
     client.log_param(run_id, "train/learning_rate", str(trained.about["params"]["learning_rate"]))
     if train_run_id := find_run(client, trained):  # in this store; the tag may come from another
         client.set_tag(run_id, "train_run_id", train_run_id)
-    client.log_artifacts(run_id, str(network.reports), "test")
-    md5 = origin.data_md5(network.root).get("test")
+    client.log_artifacts(run_id, str(project.report(kind)), "test")
+    md5 = origin.data_md5(project).get("test")
     log_split(client, run_id, "test", md5)
-    if model_id is None or client.get_logged_model(model_id).tags["onnx_md5"] != files.md5(network.onnx):
-        model_id = _log_model(client, run, network)
+    if model_id is None or client.get_logged_model(model_id).tags["onnx_md5"] != files.md5(project.onnx(kind)):
+        model_id = _log_model(client, run, project, kind)
     else:
         with tempfile.TemporaryDirectory() as folder:  # the test split may be another one
-            packaging.write_test(network, Path(folder))
+            packaging.write_test(project, kind, Path(folder))
             client.log_model_artifacts(model_id, folder)
     now = int(datetime.now(UTC).timestamp() * 1000)
     on = {"dataset_name": "test", "dataset_digest": md5} if md5 else {}
@@ -250,17 +252,16 @@ def logged_model(run: Any) -> str | None:
     return str(outputs[-1].model_id) if outputs else None
 
 
-def _log_model(client: Any, run: Any, network: packaging.Files) -> str:
+def _log_model(client: Any, run: Any, project: Project, kind: Kind) -> str:
     from mlflow.entities import LoggedModelOutput
 
-    kind = run.data.tags["kind"]
-    tags = {"kind": kind, "onnx_md5": files.md5(network.onnx)}
+    tags = {"kind": kind, "onnx_md5": files.md5(project.onnx(kind))}
     model = client.create_logged_model(
         run.info.experiment_id, f"captcha-{kind}", run.info.run_id, tags, run.data.params, "captcha reader"
     )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        packaging.package(network, folder, model.model_id, run.info.run_id)
+        packaging.package(project, kind, folder, model.model_id, run.info.run_id)
         client.log_model_artifacts(model.model_id, str(folder))
     client.finalize_logged_model(model.model_id, "READY")
     client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])

@@ -7,19 +7,11 @@ that read with it (`packaging`), so neither captchalab nor Keras has to be insta
 from typing import Any
 
 import mlflow
-import pydantic
 from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 
-from captchalab.errors import UserError
 from captchalab.reading import predictor
-
-
-class Read(pydantic.BaseModel):
-    """What is read in one picture."""
-
-    text: str
-    confidence: float  # probability of the whole text
-    characters: list[float]  # of each character, given the others
+from captchalab.reading.decoding import Prediction
+from captchalab.reading.errors import UnreadableError
 
 
 class BadPicture(mlflow.MlflowException):
@@ -43,18 +35,18 @@ class CaptchaModel(mlflow.pyfunc.PythonModel):
     def load_context(self, context: Any) -> None:
         from pathlib import Path
 
-        self.reader = predictor.load(Path(context.artifacts["onnx"]))
+        self.predictor = predictor.load(Path(context.artifacts["onnx"]))
 
-    def predict(self, context: Any, model_input: list[bytes], params: dict[str, Any] | None = None) -> list[Read]:
-        readings = predictor.read_bytes(
-            self.reader, [(f"Picture {i + 1}", picture) for i, picture in enumerate(model_input)]
+    def predict(self, context: Any, model_input: list[bytes], params: dict[str, Any] | None = None) -> list[Prediction]:
+        found = predictor.predict_bytes(
+            self.predictor, [(f"Picture {i + 1}", picture) for i, picture in enumerate(model_input)]
         )
-        reads = []
-        for reading in readings:
-            if isinstance(reading, UserError):
-                raise BadPicture(str(reading))
-            reads.append(Read(**reading._asdict()))
-        return reads
+        predictions = []
+        for prediction in found:
+            if isinstance(prediction, UnreadableError):
+                raise BadPicture(str(prediction))
+            predictions.append(prediction)
+        return predictions
 
 
 mlflow.models.set_model(CaptchaModel())

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from captchalab import files
 from captchalab.errors import UserError
+from captchalab.project import Project
 from captchalab.tracking import relocation
 
 SETTINGS = {
@@ -45,8 +46,8 @@ class Store(NamedTuple):
     folder: Path
 
     @classmethod
-    def of(cls, root: Path) -> "Store":
-        folder = files.store_root(root) / "mlruns"
+    def of(cls, project: Project) -> "Store":
+        folder = project.mlruns
         uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{folder / 'mlflow.db'}"
         return cls(uri, None if uri.startswith("http") else folder / "artifacts", folder)
 
@@ -101,7 +102,7 @@ class Store(NamedTuple):
         """MLflow makes its tables in some forty steps; a kill between two leaves what no later start can mend."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-        with files.whole(database) as partial:
+        with files.atomic_write(database) as partial:
             store = SqlAlchemyStore(f"sqlite:///{partial}", (database.parent / "artifacts").as_uri())
             store.engine.dispose()
 

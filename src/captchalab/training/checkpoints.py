@@ -35,7 +35,7 @@ class Checkpoint:
         arrays = {"progress": np.frombuffer(json.dumps(state.progress).encode(), np.uint8)}
         for name in ("network", "optimizer", "best"):
             arrays |= {f"{name}/{i:04d}": array for i, array in enumerate(getattr(state, name))}
-        with files.whole(self.path) as partial, partial.open("wb") as target:
+        with files.atomic_write(self.path) as partial, partial.open("wb") as target:
             np.savez(target, allow_pickle=False, **arrays)
 
     def load(self) -> State | None:

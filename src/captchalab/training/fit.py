@@ -13,7 +13,6 @@ import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,9 +22,11 @@ from captchalab.data import batches, dataset
 from captchalab.errors import UserError
 from captchalab.networks import backend, models
 from captchalab.networks.backend import keras
-from captchalab.params import CaptchaParams, Kind, NetworkParams, StageName, StageParams
+from captchalab.params import NetworkParams, StageName, StageParams
 from captchalab.processes import only_one
+from captchalab.project import StagePaths
 from captchalab.reading import decoding
+from captchalab.reading.captcha import CaptchaParams, Kind
 from captchalab.training.checkpoints import Checkpoint, State, code_version, fingerprint, weights_digest
 from captchalab.training.journal import FILES, Journal
 
@@ -55,16 +56,6 @@ class Task(NamedTuple):
     @property
     def steps(self) -> int:
         return self.stage.epochs * self.stage.steps_per_epoch
-
-
-class Paths(NamedTuple):
-    """Where it reads and writes."""
-
-    train: Path  # split
-    valid: Path  # split
-    start_from: Path | None  # a saved model, for fine-tuning
-    out: Path
-    checkpoints: Path
 
 
 class Follower(Protocol):
@@ -113,7 +104,7 @@ class Progress:
         return None
 
 
-def fit(task: Task, paths: Paths, tags: dict[str, str], follower: Follower | None = None) -> None:
+def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower | None = None) -> None:
     """Train one stage to its end, from its last finished epoch if a killed one left off there.
 
     Raises:
@@ -124,49 +115,49 @@ def fit(task: Task, paths: Paths, tags: dict[str, str], follower: Follower | Non
     device = backend.start(task.seed)
     valid = dataset.load(paths.valid, task.captcha)
     source = _source(task, paths)
-    reader = _reader(task, paths)
+    network = _network(task, paths)
     key = fingerprint(
         {
             "task": [task.name, task.kind, task.captcha.model_dump(), task.network.model_dump()],
             "stage": task.stage.model_dump(),
             "seed": task.seed,
             "data": [source.digest, valid.meta["digest"]],
-            "start": weights_digest(_arrays(reader.network.variables)),
+            "start": weights_digest(_arrays(network.model.variables)),
             "code": code_version(SHAPED_BY),
             "versions": backend.versions(),
         }
     )
     checkpoint = Checkpoint(paths.checkpoints / f"{task.kind}-{task.name}-{key[:16]}")
     with only_one(checkpoint.folder.with_suffix(".lock"), f"{task.name} {task.kind}"), _closing(source):
-        optimizer = _compile(reader, task.stage, device)
+        optimizer = _compile(network, task.stage, device)
         journal = Journal(checkpoint.folder)
         progress, best = Progress(), []
         if state := checkpoint.load():
             progress, best = Progress(**state.progress), state.best
-            _restore(reader, optimizer, state)
+            _restore(network, optimizer, state)
             say(task, f"goes on after epoch {progress.epoch} of {task.stage.epochs}, where it was stopped")
         if journal.begun:
             journal.go_back_to(progress.epoch)
         else:
-            about = _about(task, reader, device, {**tags, "fingerprint": key, "data_digest": source.digest})
+            about = _about(task, network, device, {**tags, "fingerprint": key, "data_digest": source.digest})
             journal = Journal.begin(checkpoint.folder, about)
             say(
                 task,
-                f"{reader.network.count_params():,} parameters, {about['params']['images_at_most']:,} images at most, "
+                f"{network.model.count_params():,} parameters, {about['params']['images_at_most']:,} images at most, "
                 f"learning rate {task.stage.learning_rate:g}, {device.name}, {device.backend}",
             )
         follower.begin(journal)
         try:
             while not (reason := progress.ended(task.stage)):
-                figures, seconds = _epoch(task, reader, optimizer, source, valid, progress.epoch)
+                figures, seconds = _epoch(task, network, optimizer, source, valid, progress.epoch)
                 if progress.count(figures, task.stage.best_by):
-                    best = _arrays(reader.network.weights)
+                    best = _arrays(network.model.weights)
                 images = task.stage.batch_size * task.stage.steps_per_epoch
                 journal.add(figures, seconds, images)
                 checkpoint.save(
                     State(
                         asdict(progress),
-                        _arrays(reader.network.variables),
+                        _arrays(network.model.variables),
                         _arrays(optimizer.variables),
                         best,
                     )
@@ -176,13 +167,13 @@ def fit(task: Task, paths: Paths, tags: dict[str, str], follower: Follower | Non
         except BaseException as error:
             follower.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
-        for variable, array in zip(reader.network.weights, best, strict=True):
+        for variable, array in zip(network.model.weights, best, strict=True):
             variable.assign(array)
         best_figures = journal.epochs()[progress.best_epoch - 1].figures
         journal.end({"stopped": reason, "best_epoch": progress.best_epoch, "best": best_figures})
-        models.save(reader, checkpoint.folder / "model.keras")
+        models.save(network, checkpoint.folder / "model.keras")
         follower.end("FINISHED")
-        with files.whole(paths.out) as out:
+        with files.atomic_write(paths.out) as out:
             out.mkdir()
             for name in ("model.keras", *FILES):
                 shutil.copyfile(checkpoint.folder / name, out / name)
@@ -194,14 +185,14 @@ def fit(task: Task, paths: Paths, tags: dict[str, str], follower: Follower | Non
         checkpoint.clear()
 
 
-def look(reader: models.Reader, data: dataset.SplitData) -> dict[str, float]:
+def validate(network: models.Network, data: dataset.SplitData) -> dict[str, float]:
     """Strict exact match, character error rate and loss on a split."""
-    alphabet = reader.captcha.alphabet
+    alphabet = network.captcha.alphabet
     truths = data.texts()
-    logits = reader.logits(np.asarray(data.images))
-    predictions = [found.text for found in decoding.read(reader.kind, logits, alphabet)]
+    logits = network.logits(np.asarray(data.images))
+    predictions = [found.text for found in decoding.greedy(network.kind, logits, alphabet)]
     return {
-        "val/loss": float(-decoding.text_log_probability(reader.kind, logits, truths, alphabet).mean()),
+        "val/loss": float(-decoding.text_log_probability(network.kind, logits, truths, alphabet).mean()),
         **{
             f"val/{key}": v
             for key, v in statistics.exact(truths, predictions).as_metrics("exact").items()
@@ -217,7 +208,7 @@ def say(task: Task, text: str) -> None:
 
 def _epoch(
     task: Task,
-    reader: models.Reader,
+    network: models.Network,
     optimizer: Any,
     source: batches.Source,
     valid: dataset.SplitData,
@@ -233,7 +224,7 @@ def _epoch(
     losses = []
     with _progress_bar(task, epoch) as bar:
         for batch in source.batches(first, steps):
-            loss = float(reader.network.train_on_batch(batch.images, batch.labels))
+            loss = float(network.model.train_on_batch(batch.images, batch.labels))
             losses.append(loss)
             if not math.isfinite(loss):
                 raise UserError(
@@ -249,11 +240,11 @@ def _epoch(
         "images_seen": last * task.stage.batch_size,
         "learning_rate": max(*rates, float(optimizer.learning_rate)),
         "train/loss": sum(losses) / steps,
-        **look(reader, valid),
+        **validate(network, valid),
     }, seconds
 
 
-def _source(task: Task, paths: Paths) -> batches.Source:
+def _source(task: Task, paths: StagePaths) -> batches.Source:
     stage = task.stage
     if stage.source == "stream":
         return batches.Stream(task.captcha, stage.batch_size, task.seed, task.name, task.workers)
@@ -264,18 +255,18 @@ def _closing(source: batches.Source) -> contextlib.AbstractContextManager[Any]:
     return contextlib.closing(source) if isinstance(source, batches.Stream) else contextlib.nullcontext()
 
 
-def _reader(task: Task, paths: Paths) -> models.Reader:
+def _network(task: Task, paths: StagePaths) -> models.Network:
     if paths.start_from is None:
         return models.build(task.kind, task.captcha, task.network)
-    reader = models.load(paths.start_from)
-    if (reader.kind, reader.captcha) != (task.kind, task.captcha):
+    network = models.load(paths.start_from)
+    if (network.kind, network.captcha) != (task.kind, task.captcha):
         raise UserError(
             f"{paths.start_from} reads other captchas than params.yaml describes: run `dvc repro` to train it again."
         )
-    return reader
+    return network
 
 
-def _compile(reader: models.Reader, stage: StageParams, device: backend.Device) -> Any:
+def _compile(network: models.Network, stage: StageParams, device: backend.Device) -> Any:
     rate: Any = stage.learning_rate
     if stage.schedule == "cosine":
         steps = stage.epochs * stage.steps_per_epoch
@@ -291,14 +282,14 @@ def _compile(reader: models.Reader, stage: StageParams, device: backend.Device) 
         optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, amsgrad=stage.amsgrad, **clip)
     else:
         optimizer = keras.optimizers.Adam(rate, amsgrad=stage.amsgrad, **clip)
-    reader.network.compile(optimizer, models.LOSSES[reader.kind], jit_compile=device.jit_compile)
-    optimizer.build(reader.network.trainable_variables)
+    network.model.compile(optimizer, models.LOSSES[network.kind], jit_compile=device.jit_compile)
+    optimizer.build(network.model.trainable_variables)
     return optimizer
 
 
-def _restore(reader: models.Reader, optimizer: Any, state: State) -> None:
+def _restore(network: models.Network, optimizer: Any, state: State) -> None:
     for variables, arrays in (
-        (reader.network.variables, state.network),
+        (network.model.variables, state.network),
         (optimizer.variables, state.optimizer),
     ):
         for variable, array in zip(variables, arrays, strict=True):
@@ -309,7 +300,7 @@ def _arrays(variables: list[Any]) -> list[np.ndarray]:
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
-def _about(task: Task, reader: models.Reader, device: backend.Device, tags: dict[str, str]) -> dict[str, Any]:
+def _about(task: Task, network: models.Network, device: backend.Device, tags: dict[str, str]) -> dict[str, Any]:
     """What the journal says of a run before it starts."""
     return {
         "name": f"{task.kind} {task.name}",
@@ -322,7 +313,7 @@ def _about(task: Task, reader: models.Reader, device: backend.Device, tags: dict
             **task.network.model_dump(),
             **task.stage.model_dump(),
             "seed": task.seed,
-            "parameters": reader.network.count_params(),
+            "parameters": network.model.count_params(),
             "images_at_most": task.steps * task.stage.batch_size,
         },
         "tags": {

@@ -1,0 +1,5 @@
+"""What a person is told when something cannot be read."""
+
+
+class UnreadableError(ValueError):
+    """Says in one sentence which picture or model file cannot be read, and what to do."""
