@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from captchalab import statistics
-from captchalab.evaluation import plots
+from captchalab.evaluation import analysis, plots
 from captchalab.evaluation.plots import Shown
 from captchalab.networks.models import LayerRow
 
@@ -123,9 +123,9 @@ class TestAccuracies:
 
 
 def test_reliability(draw: Draw) -> None:
-    bins = statistics.reliability([0.05, 0.55, 0.93, 0.95, 1.0], [False, True, False, True, True])
+    bins = analysis.reliability([0.05, 0.55, 0.93, 0.95, 1.0], [False, True, False, True, True])
     rows = [{"low": b.low, "high": b.high, "confidence": b.confidence, **b.exact.as_metrics("exact")} for b in bins]
-    draw(plots.reliability, rows, statistics.calibration_error(bins))
+    draw(plots.reliability, rows, analysis.calibration_error(bins))
     draw(plots.reliability, rows[:1], 0.05)
 
 

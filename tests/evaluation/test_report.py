@@ -1,4 +1,4 @@
-"""The comparison page: decisions as tables, and the whole from the files of a tiny test split."""
+"""The comparison page, from the files of a tiny test split."""
 
 import re
 from pathlib import Path
@@ -6,15 +6,19 @@ from typing import Any
 
 import pytest
 
-from captchalab import files, statistics
+from captchalab import files
 from captchalab.data import dataset
 from captchalab.errors import UserError
-from captchalab.evaluation import evaluate, plots, report
+from captchalab.evaluation import evaluate, metrics, plots, report
+from captchalab.evaluation.analysis import confuse, detail
+from captchalab.evaluation.comparison import mcnemar
 from captchalab.networks.models import LayerRow
 from captchalab.params import SplitParams
 from captchalab.project import Project
 from captchalab.reading.captcha import KINDS, CaptchaParams, Kind
 from captchalab.reading.decoding import Prediction
+from captchalab.statistics import Proportion, wilson
+from captchalab.tracking import ui
 from captchalab.training.journal import HISTORY
 
 CAPTCHA = CaptchaParams(alphabet="0O1AB", length=3, width_px=64, height_px=32, channels=1)
@@ -25,74 +29,6 @@ TIMING = {
     "train_min": 4.5,
     "finetune_min": 3.0,
 }
-
-
-class TestContingency:
-    def test_says_who_reads_which(self) -> None:
-        truths = ["AA", "BB", "AB", "BA"]
-        cnn = ["AA", "BB", "XX", ""]
-        ctc = ["AA", "B", "AB", "BAA"]
-        assert report.contingency(truths, cnn, ctc) == ([0], [1], [2], [3])
-
-    def test_of_nothing_is_nothing(self) -> None:
-        assert report.contingency([], [], []) == ([], [], [], [])
-
-
-@pytest.mark.parametrize(
-    ("only_cnn", "only_ctc", "expected"),
-    [(0, 0, None), (5, 5, None), (0, 5, None), (0, 6, "ctc"), (6, 0, "cnn"), (60, 50, None), (70, 40, "cnn")],
-)
-def test_a_network_is_better_where_chance_does_not_explain_it(
-    only_cnn: int, only_ctc: int, expected: Kind | None
-) -> None:
-    assert report.better(only_cnn, only_ctc) == expected
-
-
-@pytest.mark.parametrize(
-    ("counts", "expected"),
-    [
-        (
-            (9_400, 100, 300, 200),
-            "Of 10,000 test captchas the CTC network reads 97.00 %, the CNN 95.00 %: 2.00 points apart. "
-            "Only one of the two reads 400 of them: the CTC network 300, the CNN 100. Were they equally "
-            "good, chance would hardly split them like that (McNemar's exact test, p < 0.0001).",
-        ),
-        (
-            (90, 2, 1, 7),
-            "Of 100 test captchas the CNN reads 92.00 %, the CTC network 91.00 %: 1.00 points apart. "
-            "Only one of the two reads 3 of them: the CNN 2, the CTC network 1. Were they equally "
-            "good, chance may well split them like that (McNemar's exact test, p = 1).",
-        ),
-        (
-            (3, 0, 0, 1),
-            "Of 4 test captchas the CNN reads 75.00 %, the CTC network 75.00 %: they read the very same ones.",
-        ),
-        (
-            (0, 0, 0, 4),
-            "Of 4 test captchas the CNN reads 0.00 %, the CTC network 0.00 %: they read nothing yet.",
-        ),
-    ],
-)
-def test_the_verdict_in_words(counts: tuple[int, int, int, int], expected: str) -> None:
-    assert report.verdict(*counts) == expected
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [
-        (0, 100, [0, 20, 40, 60, 80, 100]),
-        (95.1, 97.4, [95, 95.5, 96, 96.5, 97, 97.5]),
-        (83.2, 98.1, [80, 85, 90, 95, 100]),
-        (100, 100, [100, 100.1]),
-    ],
-)
-def test_ticks_are_round_few_and_enclose(low: float, high: float, expected: list[float]) -> None:
-    assert report.ticks(low, high) == expected
-
-
-def test_mistakes_of_both_together_most_first() -> None:
-    cnn, ctc = {("0", "O"): 3, ("A", "B"): 1}, {("0", "O"): 2, ("", "1"): 4}
-    assert report.mistakes(cnn, ctc, most=2) == [("0", "O", 3, 2), ("", "1", 0, 4)]
 
 
 def test_a_reading_marks_its_wrong_characters() -> None:
@@ -123,7 +59,7 @@ class TestCompare:
         assert result["cnn"]["exact"] == 0.8
         assert result["ctc"]["exact"] == result["ctc"]["exact_of_length"] == 1
         assert result["cnn"]["images_seen"] == 3200
-        assert result["mcnemar_p"] == statistics.mcnemar(0, 8)
+        assert result["mcnemar_p"] == pytest.approx(mcnemar(0, 8), rel=1e-5)
         assert result["better"] == "ctc"
         assert files.read_json(project.reports / "comparison.json") == result
 
@@ -133,6 +69,25 @@ class TestCompare:
         before = [path.read_bytes() for path in written]
         report.compare(CAPTCHA, 6, project)
         assert [path.read_bytes() for path in written] == before
+
+    def test_a_new_metric_is_one_entry_of_the_list(
+        self, project: Project, truths: list[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def complete(evaluated: metrics.Evaluated) -> Proportion:
+            return wilson(sum(len(text) == CAPTCHA.length for text in evaluated.texts), len(evaluated.truths))
+
+        complete_texts = metrics.Metric(
+            "complete", complete, "texts of {L} characters", interval=True, heading="complete"
+        )
+        monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, complete_texts))
+        result = compare(project, truths, cnn=spoilt(truths, 8), ctc=truths)
+        assert files.read_json(project.report("cnn") / "metrics.json")["complete"] == 0.8
+        assert (result["cnn"]["complete"], result["ctc"]["complete"]) == (0.8, 1)
+        assert result["cnn"]["complete_low"] < 0.8 < result["cnn"]["complete_high"]
+        assert "<tr><th>texts of 3 characters</th><td>80.00\u00a0% <small>" in page(project)
+        assert "| complete |" in report.results_table(project)
+        assert metrics.logged_names()["complete"] == "test/complete"
+        assert "metrics.`test/complete_high`" in ui.columns()
 
     def test_times_change_the_page_only(self, project: Project, truths: list[str]) -> None:
         compare(project, truths, cnn=spoilt(truths, 8), ctc=truths)
@@ -232,22 +187,17 @@ def write_reports(
 ) -> None:
     """What `train`, `finetune` and `evaluate` leave of a network."""
     out = project.reports / kind
-    metrics = {
-        **statistics.exact(truths, predictions).as_metrics("exact"),
-        "cer": statistics.cer(truths, predictions),
-        "parameters": 123_456,
-        "model_bytes": 500_000,
-        "images_seen": 3200,
-    }
-    if kind == "ctc":
-        metrics |= {**statistics.exact(truths, predictions).as_metrics("exact_of_length"), "n": len(truths)}
-    reads = [Prediction(text=text, confidence=1 - i / len(predictions)) for i, text in enumerate(predictions)]
-    details = evaluate.detail(truths, reads, captcha)
-    confusions = evaluate.confuse(truths, predictions)
-    files.write_json(out / "metrics.json", metrics)
+    found = [Prediction(text=text, confidence=1 - i / len(predictions)) for i, text in enumerate(predictions)]
+    of_length = found if kind == "ctc" else None
+    evaluated = metrics.Evaluated(
+        kind, truths, found, of_length, parameters=123_456, model_bytes=500_000, images_seen=3200
+    )
+    details = detail(truths, found, captcha)
+    confusions = confuse(truths, predictions)
+    files.write_json(out / "metrics.json", metrics.measure(evaluated))
     files.write_json(out / "details.json", details)
     files.write_json(out / "timing.json", TIMING)
-    rows = ((i, t, r.text, f"{r.confidence:.6f}") for i, (t, r) in enumerate(zip(truths, reads, strict=True)))
+    rows = ((i, t, p.text, f"{p.confidence:.6f}") for i, (t, p) in enumerate(zip(truths, found, strict=True)))
     evaluate.write_csv(out / "predictions.csv", ("index", "truth", "prediction", "confidence"), rows)
     pairs = ((t, p, count) for (t, p), count in confusions)
     evaluate.write_csv(out / "confusions.csv", ("truth", "prediction", "count"), pairs)

@@ -15,8 +15,9 @@ from captchalab.errors import UserError
 from captchalab.params import Params, SplitParams
 from captchalab.project import StagePaths
 from captchalab.training.checkpoints import Checkpoint
-from captchalab.training.fit import Progress, Task, fit, validate
+from captchalab.training.fit import Progress, Task, fit
 from captchalab.training.journal import HISTORY, Journal, read_history
+from captchalab.training.validation import validate
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
+from captchalab.evaluation.analysis import align
 from captchalab.reading.captcha import Kind
-from captchalab.statistics import align
 
 if TYPE_CHECKING:
     from captchalab.networks.models import LayerRow

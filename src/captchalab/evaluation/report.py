@@ -1,9 +1,9 @@
-"""The comparison: both networks on the same test captchas, as figures and as one page to look at.
+"""The comparison: both networks on the same test captchas, as metrics and as one page to look at.
 
     captchalab compare            a few seconds
 
 Reads what `evaluate` left in reports/<kind>/. Writes reports/comparison.json (no times in it: the same
-in every run) and reports/index.html, one file with all its pictures inside.
+in every run) and reports/index.html, one file with all its images inside.
 """
 
 import base64
@@ -17,18 +17,26 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
-from captchalab import files, statistics
+from captchalab import files
 from captchalab.data import dataset
 from captchalab.errors import UserError
+from captchalab.evaluation import metrics
+from captchalab.evaluation.analysis import align
+from captchalab.evaluation.comparison import (
+    NAMES,
+    Contingency,
+    better,
+    contingency,
+    headline,
+    mcnemar,
+    mistakes,
+    ticks,
+    verdict,
+)
 from captchalab.project import Project
 from captchalab.reading.captcha import KINDS, CaptchaParams, Kind
 from captchalab.reading.decoding import Prediction
 
-NAMES: dict[Kind, str] = {"cnn": "CNN", "ctc": "CTC network"}
-SIGNIFICANT = 0.05  # a p-value from here on shows no difference
-COMPARED = ("exact", "exact_low", "exact_high", "cer", "parameters", "model_bytes", "images_seen")
-TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20)  # percent between two lines of the interval chart
-MOST_TICKS = 6
 CHARTS = {
     "curves": "Training",
     "confusions": "Characters taken for others",
@@ -50,17 +58,8 @@ class Network(NamedTuple):
     metrics: dict[str, Any]
     details: dict[str, Any]
     timing: dict[str, Any]
-    reads: list[Prediction]
+    predictions: list[Prediction]
     confusions: dict[tuple[str, str], int]
-
-
-class Contingency(NamedTuple):
-    """Rows of the test split that both, only one, or neither of two networks reads right."""
-
-    both_right: list[int]
-    only_cnn: list[int]
-    only_ctc: list[int]
-    both_wrong: list[int]
 
 
 class Interval(NamedTuple):
@@ -86,18 +85,18 @@ def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str
     data = dataset.load(project.split("test"), captcha)
     truths = data.texts()
     cnn, ctc = (load_network(kind, truths, project) for kind in KINDS)
-    groups = contingency(truths, [r.text for r in cnn.reads], [r.text for r in ctc.reads])
+    groups = contingency(truths, [p.text for p in cnn.predictions], [p.text for p in ctc.predictions])
     counts = [len(rows) for rows in groups]
     comparison: dict[str, Any] = {
         "n": len(truths),
-        "cnn": figures(cnn),
-        "ctc": figures(ctc),
+        "cnn": compared(cnn),
+        "ctc": compared(ctc),
         **dict(zip(Contingency._fields, counts, strict=True)),
-        "mcnemar_p": statistics.mcnemar(counts[1], counts[2]),
+        "mcnemar_p": float(f"{mcnemar(counts[1], counts[2]):.6g}"),  # further digits depend on the machine
         "better": better(counts[1], counts[2]),
     }
     shown = {
-        name: [photo(data.images[i], truths[i], cnn.reads[i], ctc.reads[i]) for i in rows[:pictures]]
+        name: [photo(data.images[i], truths[i], cnn.predictions[i], ctc.predictions[i]) for i in rows[:pictures]]
         for name, rows in groups._asdict().items()
         if name != "both_right"
     }
@@ -109,6 +108,11 @@ def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str
         networks=[cnn, ctc],
         names=NAMES,
         captcha=captcha,
+        rows={
+            (group, noted): table_rows(group, noted, captcha.length, cnn, ctc)
+            for group in ("test", "network")
+            for noted in (False, True)
+        },
         intervals=lines,
         ticks=ticks(min(line.low for line in lines), max(line.high for line in lines)),
         groups=groups,
@@ -147,50 +151,39 @@ def load_network(kind: Kind, truths: Sequence[str], project: Project) -> Network
     )
 
 
-def figures(network: Network) -> dict[str, float]:
+def compared(network: Network) -> dict[str, float]:
     """What comparison.json says of a network."""
-    chosen = {key: network.metrics[key] for key in COMPARED}
-    of_length = {key: value for key, value in network.metrics.items() if key.startswith("exact_of_length")}
-    return {**chosen, **of_length}
+    keys = [key for metric in metrics.METRICS if metric.label for key in metric.keys]
+    return {key: network.metrics[key] for key in keys if key in network.metrics}
 
 
-def contingency(truths: Sequence[str], cnn: Sequence[str], ctc: Sequence[str]) -> Contingency:
-    """Who reads which captcha."""
-    groups = Contingency([], [], [], [])
-    for i, (truth, a, b) in enumerate(zip(truths, cnn, ctc, strict=True)):
-        groups[2 * (a != truth) + (b != truth)].append(i)
-    return groups
+class Row(NamedTuple):
+    """A line of the table that has both networks side by side."""
+
+    label: str
+    note: str
+    cells: list[tuple[str, str]]  # the value and its interval, of each network
 
 
-def better(only_cnn: int, only_ctc: int) -> Kind | None:
-    """The network that reads better, if chance alone does not explain the difference."""
-    if statistics.mcnemar(only_cnn, only_ctc) >= SIGNIFICANT:
-        return None
-    return "cnn" if only_cnn > only_ctc else "ctc"
+def table_rows(group: metrics.Group, noted: bool, L: int, *networks: Network) -> list[Row]:
+    """The metrics of a group, those with a note or those without, as text."""
+    return [
+        Row(metric.label.format(L=L), metric.note, [_cell(metric, network.metrics, L) for network in networks])
+        for metric in metrics.METRICS
+        if metric.label and metric.group == group and bool(metric.note) == noted
+    ]
 
 
-def headline(kind: Kind | None) -> str:
-    return f"The {NAMES[kind]} reads better" if kind else "Neither network is shown to read better"
+def _cell(metric: metrics.Metric, values: dict[str, Any], L: int) -> tuple[str, str]:
+    if metric.name not in values:
+        return "", metric.missing.format(L=L)
+    value, *interval = (_unbroken(metric.show(values[key])) for key in metric.keys)
+    return value, " – ".join(interval)
 
 
-def verdict(both_right: int, only_cnn: int, only_ctc: int, both_wrong: int) -> str:
-    """Who reads better, by how much, and how sure that is, in words."""
-    n, apart = both_right + only_cnn + only_ctc + both_wrong, only_cnn + only_ctc
-    # the one that reads more comes first
-    (name, alone), (other, other_alone) = sorted(
-        ((NAMES["cnn"], only_cnn), (NAMES["ctc"], only_ctc)), key=lambda network: -network[1]
-    )
-    rate, other_rate = (100 * (both_right + only) / n for only in (alone, other_alone))
-    text = f"Of {n:,} test captchas the {name} reads {rate:.2f} %, the {other} {other_rate:.2f} %"
-    if not apart:
-        return f"{text}: {'they read the very same ones' if both_right else 'they read nothing yet'}."
-    p = statistics.mcnemar(only_cnn, only_ctc)
-    chance = "would hardly" if better(only_cnn, only_ctc) else "may well"
-    return (
-        f"{text}: {rate - other_rate:.2f} points apart. Only one of the two reads {apart:,} of them: the "
-        f"{name} {alone:,}, the {other} {other_alone:,}. Were they equally good, chance {chance} split them "
-        f"like that (McNemar's exact test, {'p < 0.0001' if p < 0.0001 else f'p = {p:.2g}'})."
-    )
+def _unbroken(text: str) -> str:
+    """A number and its unit on one line."""
+    return text.replace(" ", "\u00a0")
 
 
 def intervals(cnn: Network, ctc: Network) -> list[Interval]:
@@ -208,24 +201,6 @@ def intervals(cnn: Network, ctc: Network) -> list[Interval]:
     return lines
 
 
-def ticks(low: float, high: float) -> list[float]:
-    """At most six round percentages that enclose low..high."""
-    for step in TICKS:
-        first, last = np.floor(round(low / step, 6)), np.ceil(round(high / step, 6))
-        if last - first < MOST_TICKS:
-            break
-    return [round(float(i * step), 1) for i in np.arange(first, max(last, first + 1) + 1)]
-
-
-def mistakes(
-    cnn: dict[tuple[str, str], int], ctc: dict[tuple[str, str], int], most: int = 10
-) -> list[tuple[str, str, int, int]]:
-    """The most frequent wrong pairs of both networks: true, read, by the CNN, by CTC."""
-    pairs = {pair: (cnn.get(pair, 0), ctc.get(pair, 0)) for pair in cnn | ctc}
-    ordered = sorted(pairs.items(), key=lambda item: (-sum(item[1]), item[0]))
-    return [(*pair, *counts) for pair, counts in ordered[:most]]
-
-
 def photo(image: np.ndarray, truth: str, *reads: Prediction) -> dict[str, Any]:
     """A captcha uint8 (H, W, C), its text and how it is read."""
     picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
@@ -234,7 +209,7 @@ def photo(image: np.ndarray, truth: str, *reads: Prediction) -> dict[str, Any]:
 
 def marked(truth: str, found: Prediction) -> dict[str, Any]:
     """A reading, character by character: what stands there and whether it is right."""
-    letters = [(read or "·", true == read) for true, read in statistics.align(truth, found.text)]
+    letters = [(read or "·", true == read) for true, read in align(truth, found.text)]
     return {"letters": letters, "confidence": found.confidence, "right": truth == found.text}
 
 
@@ -283,23 +258,27 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["percent"] = lambda share, digits=2: f"{100 * share:.{digits}f}\u00a0%"
-    environment.filters["whole"] = lambda number: f"{number:,}"
-    environment.filters["megabytes"] = lambda size: f"{size / 1e6:.1f}\u00a0MB"
+    environment.filters["percent"] = lambda share, digits=2: _unbroken(metrics.percent(share, digits))
+    environment.filters["whole"] = metrics.whole
     return environment
 
 
 def results_table(project: Project) -> str:
     """The README's table of results, in Markdown, from the files of reports/."""
-    rows = ["| network | exact match (95 % interval) | n | parameters | images seen | training | trained on |"]
-    rows.append("|---|---|---|---|---|---|---|")
+    columns = [metric for metric in metrics.METRICS if metric.heading]
+    headings = ["network", *(metric.heading for metric in columns), "training", "trained on"]
+    rows = [headings, ["---"] * len(headings)]
     for kind in KINDS:
-        metrics = files.read_json(project.report(kind) / "metrics.json")
+        values = files.read_json(project.report(kind) / "metrics.json")
         timing = files.read_json(project.report(kind) / "timing.json")
-        share, low, high = (f"{100 * metrics[f'exact{end}']:.2f}" for end in ("", "_low", "_high"))
-        rows.append(
-            f"| {kind.upper()} | **{share} %** ({low} – {high}) | {metrics['n']:,} | {metrics['parameters']:,} | "
-            f"{metrics['images_seen']:,} | {timing['train_min']:.1f} + {timing['finetune_min']:.1f} min | "
-            f"{timing['trained_on']} |"
-        )
-    return "\n".join(rows)
+        minutes = f"{timing['train_min']:.1f} + {timing['finetune_min']:.1f} min"
+        cells = [_markdown(metric, values) for metric in columns]
+        rows.append([kind.upper(), *cells, minutes, timing["trained_on"]])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("| --- ", "|---").replace("--- |", "---|")
+
+
+def _markdown(metric: metrics.Metric, values: dict[str, Any]) -> str:
+    if metric.name not in values:
+        return "–"
+    value, *interval = (metric.show(values[key]) for key in metric.keys)
+    return f"**{value}** ({' – '.join(end.removesuffix(' %') for end in interval)})" if interval else value

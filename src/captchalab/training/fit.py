@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from captchalab import files, statistics
+from captchalab import files
 from captchalab.data import batches, dataset
 from captchalab.errors import UserError
 from captchalab.networks import backend, models
@@ -25,10 +25,10 @@ from captchalab.networks.backend import keras
 from captchalab.params import NetworkParams, StageName, StageParams
 from captchalab.processes import only_one
 from captchalab.project import StagePaths
-from captchalab.reading import decoding
 from captchalab.reading.captcha import CaptchaParams, Kind
 from captchalab.training.checkpoints import Checkpoint, State, code_version, fingerprint, weights_digest
 from captchalab.training.journal import FILES, Journal
+from captchalab.training.validation import validate
 
 SHAPED_BY = (
     "reading/alphabet",
@@ -37,6 +37,7 @@ SHAPED_BY = (
     "networks/backend",
     "networks/models",
     "training/fit",
+    "training/validation",
     "statistics",
 )
 
@@ -183,23 +184,6 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
             f"val exact {best_figures['val/exact']:.2%}, written to {paths.out}",
         )
         checkpoint.clear()
-
-
-def validate(network: models.Network, data: dataset.SplitData) -> dict[str, float]:
-    """Strict exact match, character error rate and loss on a split."""
-    alphabet = network.captcha.alphabet
-    truths = data.texts()
-    logits = network.logits(np.asarray(data.images))
-    predictions = [found.text for found in decoding.greedy(network.kind, logits, alphabet)]
-    return {
-        "val/loss": float(-decoding.text_log_probability(network.kind, logits, truths, alphabet).mean()),
-        **{
-            f"val/{key}": v
-            for key, v in statistics.exact(truths, predictions).as_metrics("exact").items()
-            if key != "n"
-        },
-        "val/cer": statistics.cer(truths, predictions),
-    }
 
 
 def say(task: Task, text: str) -> None:
