@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from captchalab import files, params, statistics
+from captchalab import files, params
 from captchalab.data import dataset
+from captchalab.evaluation import metrics
 from captchalab.params import Params
 from captchalab.project import Project
 from captchalab.reading.captcha import Kind
+from captchalab.reading.decoding import Prediction
 from captchalab.tracking import relocation
 from captchalab.training.journal import HISTORY, Journal
 
@@ -91,9 +93,14 @@ def put_reports(project: Project, kind: Kind, right: int) -> None:
         rows = csv.writer(out)
         rows.writerow(("index", "truth", "prediction", "confidence"))
         rows.writerows((i, t, p, 0.5) for i, (t, p) in enumerate(zip(truths, predictions, strict=True)))
-    figures = statistics.exact(truths, predictions).as_metrics("exact")
-    cer = statistics.cer(truths, predictions)
-    files.write_json(
-        project.report(kind) / "metrics.json", {**figures, "cer": cer, "parameters": 7, "images_seen": 128}
+    evaluated = metrics.Evaluated(
+        kind,
+        truths,
+        [Prediction(text=text, confidence=0.5) for text in predictions],
+        of_length=None,
+        parameters=7,
+        model_bytes=1000,
+        images_seen=128,
     )
+    files.write_json(project.report(kind) / "metrics.json", metrics.measure(evaluated))
     files.write_json(project.report(kind) / "timing.json", {"train_min": 1.0, "finetune_min": 0.5})

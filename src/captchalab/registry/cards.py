@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any, NamedTuple
 
+from captchalab.evaluation import metrics
 from captchalab.registry.decision import Standing
 
 
@@ -37,17 +38,22 @@ class Version(NamedTuple):
 def card(run: Any, standing: Standing) -> str:
     """A short model card: data, figures, limits."""
     exact, captcha = standing.exact, standing.captcha
-    params, metrics = run.data.params, run.data.metrics
+    params, logged = run.data.params, run.data.metrics
+    others = "".join(
+        f"; {metric.label} {metric.show(logged[f'test/{metric.name}'])}"
+        for metric in metrics.METRICS
+        if metric.column and metric.group == "test" and metric.name != "exact" and f"test/{metric.name}" in logged
+    )
     confused = "; 0 and O are confused most" if {"0", "O"} <= set(captcha.alphabet) else ""
     return f"""\
 **{standing.kind.upper()}** that reads captchas of {captcha.length} characters from `{captcha.alphabet}`,
 {captcha.width_px} x {captcha.height_px} px, drawn by the package `captcha` {version("captcha")}.
 
 **Figures.** Exact match {exact.value:.2%} (95 % interval {exact.low:.2%} - {exact.high:.2%}) on {exact.n:,} test
-captchas it had not seen; character error rate {metrics.get("test/cer", float("nan")):.2%};
+captchas it had not seen{others};
 {standing.latency_ms:.1f} ms a picture.
 
-**Data.** Trained on {int(metrics.get("network/images_seen", 0)):,} drawn captchas, seed {params.get("seed", "?")};
+**Data.** Trained on {int(logged.get("network/images_seen", 0)):,} drawn captchas, seed {params.get("seed", "?")};
 test split `{standing.digest[:12]}`; code {run.data.tags.get("git_sha", "none")[:12]}.
 
 **Limits.** Synthetic captchas of this one kind and size, nothing else{confused}. The confidence is

@@ -12,6 +12,7 @@ from typing import Any
 
 from captchalab import files
 from captchalab.errors import UserError
+from captchalab.evaluation import metrics
 from captchalab.project import Project
 from captchalab.reading import predictor
 from captchalab.registry.cards import Version
@@ -21,7 +22,7 @@ from captchalab.tracking.store import Store
 from captchalab.training.journal import Journal
 
 PARAMS = ("learning_rate", "train/learning_rate", "conv_depth", "rnn_size", "batch_size", "seed", "images_at_most")
-METRICS = ("test/exact", "test/exact_low", "test/exact_high", "test/cer", "best/val/exact", "network/images_seen")
+METRICS = (*metrics.headline("test"), "best/val/exact", *metrics.headline("network"))
 TAGS = (
     "git_sha",
     "git_dirty",

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from captchalab import files
+from captchalab.evaluation import metrics
 from captchalab.params import SPLITS
 from captchalab.project import Project
 from captchalab.reading.captcha import Kind
@@ -204,8 +205,7 @@ def log_split(client: Any, run_id: str, split: str, md5: str | None) -> None:
 def log_test(project: Project, kind: Kind, store: Store, again: bool = True) -> str:
     """A fine-tuned network's test figures, pictures and model, onto its run; the model's id.
 
-    What is measured on the test split is named test/..., what is so of the network network/... The figures
-    hang on the model too, and on the test split by DVC's md5.
+    The metrics are those of `evaluation.metrics`; they hang on the model too, and on the test split by DVC's md5.
 
     Args:
         again: also where the run has test figures already.
@@ -221,11 +221,8 @@ def log_test(project: Project, kind: Kind, store: Store, again: bool = True) -> 
     project.check_network(kind)
     figures = files.read_json(project.report(kind) / "metrics.json")
     timing = files.read_json(project.report(kind) / "timing.json")
-    figures["minutes"] = timing["train_min"] + timing["finetune_min"]
-    named = {
-        f"{'test' if key.startswith(('exact', 'cer')) or key == 'n' else 'network'}/{key}": round(value, 5)
-        for key, value in figures.items()  # MLflow's table shows all digits there are
-    }
+    named = {name: figures[key] for key, name in metrics.logged_names().items() if key in figures}
+    named["network/minutes"] = timing["train_min"] + timing["finetune_min"]
     trained = Journal(project.stage(kind, "train"))
     client.log_param(run_id, "train/learning_rate", str(trained.about["params"]["learning_rate"]))
     if train_run_id := find_run(client, trained):  # in this store; the tag may come from another
@@ -241,8 +238,13 @@ def log_test(project: Project, kind: Kind, store: Store, again: bool = True) -> 
             client.log_model_artifacts(model_id, folder)
     now = int(datetime.now(UTC).timestamp() * 1000)
     on = {"dataset_name": "test", "dataset_digest": md5} if md5 else {}
-    metrics = [Metric(key, value, now, 0, model_id=model_id, run_id=run_id, **on) for key, value in named.items()]
-    client.log_batch(run_id, metrics=metrics)
+    client.log_batch(
+        run_id,
+        metrics=[
+            Metric(key, round(value, 5), now, 0, model_id=model_id, run_id=run_id, **on)  # the table shows all digits
+            for key, value in named.items()
+        ],
+    )
     return model_id
 
 

@@ -11,26 +11,43 @@ import os
 import sys
 from typing import Any
 
+from captchalab.evaluation import metrics
 from captchalab.tracking.store import Store, experiment_id
 
 VIEW = "fine-tuned"
-# width in pixels; with MLflow's own columns on the left they are as wide as a window of 1920 has room for
-COLUMNS = {
-    "tags.`kind`": 58,
-    "metrics.`test/exact`": 92,
-    "metrics.`test/exact_low`": 95,
-    "metrics.`test/exact_high`": 100,
-    "metrics.`test/cer`": 75,
-    "params.`train/learning_rate`": 123,
-    "params.`learning_rate`": 94,
-    "params.`rnn_size`": 70,
-    "params.`conv_depth`": 82,
-    "metrics.`network/images_seen`": 136,
-    "metrics.`network/minutes`": 110,
-    "tags.`device`": 148,
-    "tags.`git_sha`": 88,
-    "tags.`data_digest`": 86,
+# in pixels; with MLflow's own columns on the left they are as wide as a window of 1920 has room for
+WIDTHS = {
+    "test/exact": 92,
+    "test/exact_low": 95,
+    "test/exact_high": 100,
+    "test/cer": 75,
+    "network/images_seen": 136,
+    "network/minutes": 110,
 }
+WIDTH = 100  # of any other metric
+
+
+def columns() -> dict[str, int]:
+    """The table's columns in their order, with their widths; which metrics, `evaluation.metrics` says."""
+
+    def of_metrics(*names: str) -> dict[str, int]:
+        return {f"metrics.`{name}`": WIDTHS.get(name, WIDTH) for name in names}
+
+    return {
+        "tags.`kind`": 58,
+        **of_metrics(*metrics.headline("test")),
+        "params.`train/learning_rate`": 123,
+        "params.`learning_rate`": 94,
+        "params.`rnn_size`": 70,
+        "params.`conv_depth`": 82,
+        **of_metrics(*metrics.headline("network"), "network/minutes"),
+        "tags.`device`": 148,
+        "tags.`git_sha`": 88,
+        "tags.`data_digest`": 86,
+    }
+
+
+COLUMNS = columns()
 LEFT = {"attributes.`Run Name`": 110, "runDateAndNestInfo": 122}  # name and age of a run: shown whatever is chosen
 CURVES = ("val/exact", "val/cer", "val/loss")
 
