@@ -1,12 +1,13 @@
 import subprocess
 import sys
 import textwrap
+import threading
 
 import psutil
 import pytest
 
 from captchalab.errors import UserError
-from captchalab.processes import only_one
+from captchalab.processes import locked, only_one
 
 STAGE = """
 import time
@@ -37,7 +38,7 @@ def test_a_stage_ends_when_its_dvc_is_killed(tmp_path):
     dvc, stage = start(tmp_path, "dvc")
     dvc.kill()
     dvc.wait()
-    assert not psutil.wait_procs([stage], timeout=10)[1]
+    assert not psutil.wait_procs([stage], timeout=60)[1]
 
 
 def test_a_training_started_by_hand_may_outlive_its_terminal(tmp_path):
@@ -49,12 +50,11 @@ def test_a_training_started_by_hand_may_outlive_its_terminal(tmp_path):
     stage.kill()
 
 
-def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path, monkeypatch):
-    monkeypatch.setattr("captchalab.processes.LOOK_EVERY_S", 0.01)
+def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path):
     with (
         only_one(tmp_path / "a.lock", "train cnn"),
         pytest.raises(UserError, match="train cnn is running already"),
-        only_one(tmp_path / "a.lock", "train cnn"),
+        only_one(tmp_path / "a.lock", "train cnn", limit_s=0.05),
     ):
         raise AssertionError("two at once")
     with only_one(tmp_path / "a.lock", "train cnn"):
@@ -63,7 +63,7 @@ def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path, monkeypatch):
 
 def test_a_lock_is_freed_by_a_kill(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from captchalab.processes import only_one\n"
+        "import sys, time; from pathlib import Path; from captchalab.processes import locked, only_one\n"
         "with only_one(Path(sys.argv[1]), 'x'):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path / "a.lock"], stdout=subprocess.PIPE, text=True)
@@ -72,3 +72,39 @@ def test_a_lock_is_freed_by_a_kill(tmp_path):
     holder.wait()
     with only_one(tmp_path / "a.lock", "x"):
         pass
+
+
+def test_waiting_for_a_lock_is_said_and_ends(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("captchalab.processes.NOTICE_AFTER_S", 0.05)
+    with (
+        locked(tmp_path / "a.lock", "the registry"),
+        pytest.raises(UserError, match=r"the registry has been locked by another process for 0.1 s \(.*a.lock\): wait"),
+        locked(tmp_path / "a.lock", "the registry", limit_s=0.1),
+    ):
+        raise AssertionError("two at once")
+    assert "the registry is locked by another process" in capsys.readouterr().err
+
+
+def test_a_lock_that_is_free_is_taken_in_silence(tmp_path, capsys):
+    with locked(tmp_path / "new" / "a.lock", "the registry"):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_a_lock_that_is_freed_while_one_waits_is_taken(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("captchalab.processes.NOTICE_AFTER_S", 0.05)
+    waiting = threading.Event()
+    taken = []
+
+    def wait() -> None:
+        waiting.set()
+        with locked(tmp_path / "a.lock", "the registry"):
+            taken.append(True)
+
+    with locked(tmp_path / "a.lock", "the registry"):
+        waiter = threading.Thread(target=wait)
+        waiter.start()
+        assert waiting.wait(60)
+        assert not taken
+    waiter.join(60)
+    assert taken

@@ -54,3 +54,13 @@ def test_the_outcome_is_added_at_the_end(journal):
     journal.end({"stopped": "all 3 epochs"})
     assert journal.about["outcome"] == {"stopped": "all 3 epochs"}
     assert journal.about["name"] == "ctc train"
+
+
+def test_a_journal_knows_when_its_run_ended(journal, monkeypatch):
+    assert journal.ended_at == journal.about["started_at"]
+    monkeypatch.setattr("captchalab.training.journal._now", lambda: "2026-01-01T10:00:00+00:00")
+    journal.add(figures(1), 1.0, 64)
+    assert journal.ended_at == "2026-01-01T10:00:00+00:00", "a run that was stopped ended with its last epoch"
+    monkeypatch.setattr("captchalab.training.journal._now", lambda: "2026-01-01T10:05:00+00:00")
+    journal.end({"stopped": "all 1 epochs"})
+    assert journal.ended_at == "2026-01-01T10:05:00+00:00"

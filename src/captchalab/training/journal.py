@@ -1,10 +1,10 @@
-"""Each epoch on disk, first; what everything else is told from.
+"""Each epoch on disk, before anything else hears of it: MLflow's runs are synced from a journal.
 
 A journal is a folder with four files:
     journal.json   what was run: an id, names, parameters, tags; once it has ended, its outcome
-    history.csv    a row an epoch: figures that come out the same in every run
-    timing.json    seconds and images/s of each epoch, and the device: figures that do not
-    run.json       the MLflow run that was told, or null; written by `tracking` alone
+    history.csv    a row per epoch: metrics that are the same in every run
+    timing.json    seconds and images/s of each epoch, and the device: what differs between runs
+    run.json       the MLflow run it was synced to, or null; written by `tracking` alone
 """
 
 import csv
@@ -33,7 +33,7 @@ HISTORY = (
 
 class Epoch(NamedTuple):
     figures: dict[str, float]  # the columns of history.csv
-    seconds: float  # of training, without the look at the valid split
+    seconds: float  # of training, without validation
     images_per_s: float
     ended_at: str  # ISO time
 
@@ -53,7 +53,7 @@ class Journal:
 
     @property
     def begun(self) -> bool:
-        """Whether there is one; journal.json is written last."""
+        """Whether it exists; journal.json is written last."""
         return (self.folder / "journal.json").exists()
 
     @property
@@ -63,6 +63,13 @@ class Journal:
     @property
     def run_id(self) -> str | None:
         return files.read_json(self.folder / "run.json")["run_id"]
+
+    @property
+    def ended_at(self) -> str:
+        """ISO time of its end; of its last epoch where it was stopped; of its start where it has none."""
+        about = self.about
+        epochs = self.epochs()
+        return about.get("ended_at") or (epochs[-1].ended_at if epochs else about["started_at"])
 
     def epochs(self) -> list[Epoch]:
         timing = files.read_json(self.folder / "timing.json")["epochs"]
@@ -77,11 +84,12 @@ class Journal:
         self._write(epochs, self.about["device"])
 
     def go_back_to(self, epoch: int) -> None:
-        """Forget what was written after an epoch's end: the checkpoint goes on from there."""
+        """Drop the epochs after this one: training resumes there."""
         self._write(self.epochs()[:epoch], self.about["device"])
 
     def end(self, outcome: dict[str, Any]) -> None:
-        files.write_json(self.folder / "journal.json", {**self.about, "outcome": outcome})
+        about = {**self.about, "ended_at": _now(), "outcome": outcome}
+        files.write_json(self.folder / "journal.json", about)
 
     def _write(self, epochs: list[Epoch], device: str) -> None:
         text = io.StringIO()
