@@ -22,8 +22,8 @@ def models():
 
 
 @pytest.fixture(scope="module")
-def reference(root):
-    return params.check(params.parse(profiles.merged((root / "params.yaml").read_text(), Project(root), "reference")))
+def reference(root, smoke_text):
+    return params.check(params.parse(profiles.merged(smoke_text, Project(root), "reference")))
 
 
 @pytest.fixture(scope="module")
