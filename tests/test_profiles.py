@@ -1,49 +1,162 @@
+"""Profiles over a user's own params.yaml, in a git repository of its own."""
+
 import subprocess
-from pathlib import Path
 
 import pytest
 
 from captchalab import params, profiles
 from captchalab.errors import UserError
+from captchalab.profiles import leaves
 from captchalab.project import Project
+
+COLOUR = "captcha: {channels: 3}\ntrain: {cnn: {learning_rate: 2e-3}}\n"
+LARGE = "models: {ctc: {rnn_size: 256, filters: [64, 128]}}\ntrain: {cnn: {learning_rate: 3e-3}}\n"
+
+
+def git(project: Project, *words: str) -> None:
+    subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a@b", *words], cwd=project.root, check=True)
+
+
+def edit(project: Project, old: str, new: str) -> str:
+    """Change params.yaml by hand; its text."""
+    text = project.params.read_text().replace(old, new)
+    assert new in text
+    project.params.write_text(text)
+    return text
 
 
 @pytest.fixture
-def project(root, tmp_path) -> Path:
-    """params.yaml and profiles/ in a git repository of their own."""
+def project(smoke_text, tmp_path) -> Project:
+    """params.yaml and two profiles, committed."""
     (tmp_path / "profiles").mkdir()
-    for name in ("params.yaml", *(f"profiles/{name}.yaml" for name in profiles.names(Project(root)))):
-        (tmp_path / name).write_text((root / name).read_text())
-    for words in (
-        ["init", "-q"],
-        ["add", "-A"],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "x"],
+    (tmp_path / "params.yaml").write_text(smoke_text)
+    (tmp_path / "profiles" / "colour.yaml").write_text(COLOUR)
+    (tmp_path / "profiles" / "large.yaml").write_text(LARGE)
+    project = Project(tmp_path)
+    git(project, "init", "-q")
+    git(project, "add", "-A")
+    git(project, "commit", "-qm", "x")
+    return project
+
+
+def test_a_profile_shows_its_diff_and_keeps_comments(project):
+    before = project.params.read_text()
+    diff = profiles.apply(project, "colour")
+    assert "-  channels: 1\n+  channels: 3\n" in diff
+    assert project.params.read_text().count("#") == before.count("#")
+
+
+def test_a_profile_touches_its_own_keys_and_no_others(project):
+    edit(project, "length: 4", "length: 5")
+    edit(project, "width_px: 128", "width_px: 170")
+    before = leaves(params.read(project.params))
+    profiles.apply(project, "colour")
+    after = leaves(params.read(project.params))
+    changed = {key for key in before if after[key] != before[key]}
+    assert changed == {"captcha.channels", "train.cnn.learning_rate"}
+
+
+def test_profiles_add_up(project):
+    profiles.apply(project, "colour")
+    profiles.apply(project, "large")
+    found = params.load(project.params)
+    assert (found.captcha.channels, found.models.ctc.rnn_size, found.train.cnn.learning_rate) == (3, 256, 3e-3)
+
+
+def test_the_same_profile_twice_changes_nothing(project):
+    profiles.apply(project, "colour")
+    assert profiles.apply(project, "colour") == ""
+
+
+def test_back_is_the_committed_params(project):
+    edit(project, "length: 4", "length: 5")
+    git(project, "commit", "-qam", "my own captchas")
+    committed = project.params.read_text()
+    profiles.apply(project, "colour")
+    profiles.apply(project, "large")
+    assert "-  channels: 3\n+  channels: 1\n" in profiles.back(project)
+    assert project.params.read_text() == committed
+    assert profiles.back(project) == ""
+
+
+def test_a_value_that_is_not_committed_is_not_overwritten(project):
+    mine = edit(project, "rnn_size: 8 ", "rnn_size: 99")
+    with pytest.raises(UserError, match=r"overwrite models\.ctc\.rnn_size = 99, which is not committed: commit"):
+        profiles.apply(project, "large")
+    assert project.params.read_text() == mine
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "lost"),
+    [
+        ("length: 4", "length: 5", r"captcha\.length = 5"),
+        ("length: 4", "length: 4  # as the others have it", "comments"),
+    ],
+)
+def test_back_loses_nothing_that_is_not_committed(project, old, new, lost):
+    mine = edit(project, old, new)
+    with pytest.raises(UserError, match=f"params.yaml has {lost}, which is not committed: commit it first"):
+        profiles.back(project)
+    assert project.params.read_text() == mine
+
+
+def test_an_unknown_profile_names_the_known_ones(project):
+    with pytest.raises(
+        UserError, match="no profile 'large-ish': take one of colour, large; `captchalab profile --back`"
     ):
-        subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    return tmp_path
+        profiles.apply(project, "large-ish")
 
 
-def leaves(section: dict, path: str = "") -> set[str]:
-    found = set()
-    for key, value in section.items():
-        found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}"}
-    return found
+def test_what_does_not_go_together_is_said_and_not_written(project):
+    before = edit(project, "length: 4", "length: 5")
+    (project.profiles / "narrow.yaml").write_text("models: {ctc: {pools: [[2, 4], [2, 4]]}}\n")
+    with pytest.raises(UserError, match=r"profiles/narrow.yaml over it: models.ctc.pools = .* leaves T = 4 time steps"):
+        profiles.apply(project, "narrow")
+    assert project.params.read_text() == before
 
 
-def test_default_is_the_committed_params(root):
-    text = (root / "params.yaml").read_text()
-    assert profiles.merged(text, Project(root), "default") == text
+def test_without_git_a_profile_is_refused(project):
+    subprocess.run(["rm", "-rf", ".git"], cwd=project.root, check=True)
+    with pytest.raises(UserError, match="git does not know a committed params.yaml"):
+        profiles.apply(project, "colour")
 
 
-def test_default_takes_back_every_key_another_profile_sets(root):
-    default = leaves(params.read(root / "profiles" / "default.yaml"))
-    for name in profiles.names(Project(root)):
-        assert leaves(params.read(root / "profiles" / f"{name}.yaml")) <= default
+# The project's own profiles
 
 
-def test_the_reference_profile_is_the_public_recipe(root):
-    text = profiles.merged((root / "params.yaml").read_text(), Project(root), "reference")
-    reference = params.check(params.parse(text))
+@pytest.mark.parametrize(
+    "captcha",
+    [
+        '{alphabet: "abcdefghijklmnopqrstuvwxyz", length: 5, width_px: 170, height_px: 80}',
+        '{alphabet: "0123456789", length: 2, width_px: 32, height_px: 16, channels: 3}',
+        '{alphabet: "AB", length: 20, width_px: 400, height_px: 50}',
+    ],
+)
+@pytest.mark.parametrize("below", [None, "reference"])
+def test_smoke_fits_other_captchas_and_recipes_and_keeps_them(root, smoke_text, captcha, below):
+    project, content = Project(root), params.parse(smoke_text)
+    params.merge(content, params.parse(f"captcha: {captcha}\nsplits: {{train: {{images: 5}}}}"))
+    text = params.dump(content)
+    if below and params.check(content).captcha.height_px >= 50:  # the reference's networks pool 32 rows into one
+        text = profiles.merged(text, project, below)
+    before, after = params.parse(text), params.parse(profiles.merged(text, project, "smoke"))
+    kept = leaves(before).keys() - leaves(profiles.overlay(project, "smoke")).keys()
+    assert {key: leaves(after)[key] for key in kept} == {key: leaves(before)[key] for key in kept}
+    assert after["captcha"] == before["captcha"]
+
+
+def test_smoke_names_the_captcha_that_its_networks_cannot_read(root, smoke_text):
+    content = params.parse(smoke_text)
+    params.merge(content, params.parse("captcha: {length: 8, width_px: 32}\nmodels: {ctc: {pools: [[2, 1], [2, 1]]}}"))
+    sentence = (
+        r"profiles/smoke.yaml over it: models.ctc.pools = .* leaves T = 8 time steps, too few for captcha.length = 8"
+    )
+    with pytest.raises(UserError, match=sentence):
+        profiles.merged(params.dump(content), Project(root), "smoke")
+
+
+def test_the_reference_profile_is_the_public_recipe(root, smoke_text):
+    reference = params.check(params.parse(profiles.merged(smoke_text, Project(root), "reference")))
     for kind, patience in (("cnn", 3), ("ctc", 5)):
         train, finetune = reference.stage("train", kind), reference.stage("finetune", kind)
         assert (train.learning_rate, finetune.learning_rate) == (1e-3, 1e-4)
@@ -55,45 +168,6 @@ def test_the_reference_profile_is_the_public_recipe(root):
     assert reference.splits.valid.images == reference.splits.test.images == 12800
 
 
-def test_a_profile_shows_its_diff_keeps_comments_and_goes_back(project):
-    before = (project / "params.yaml").read_text()
-    diff = profiles.apply(Project(project), "reference")
-    after = (project / "params.yaml").read_text()
-    assert "-  channels: 1" in diff and "+  channels: 3" in diff
-    assert after.count("#") == before.count("#")
-    profiles.apply(Project(project), "default")
-    assert (project / "params.yaml").read_text() == before
-
-
-def test_one_profile_after_another_leaves_nothing_of_the_first(project):
-    profiles.apply(Project(project), "smoke")
-    profiles.apply(Project(project), "reference")
-    once = (project / "params.yaml").read_text()
-    profiles.apply(Project(project), "default")
-    profiles.apply(Project(project), "reference")
-    assert (project / "params.yaml").read_text() == once
-
-
-def test_the_same_profile_twice_changes_nothing(project):
-    profiles.apply(Project(project), "smoke")
-    assert profiles.apply(Project(project), "smoke") == ""
-
-
-def test_changes_that_are_not_committed_are_not_overwritten(project):
-    path = project / "params.yaml"
-    mine = path.read_text().replace("rnn_size: 128", "rnn_size: 99")
-    path.write_text(mine)
-    with pytest.raises(UserError, match=r"changes that are not committed.*git checkout params.yaml"):
-        profiles.apply(Project(project), "smoke")
-    assert path.read_text() == mine
-
-
-def test_an_unknown_profile_names_the_known_ones(project):
-    with pytest.raises(UserError, match="There is no profile 'smok': take one of default, reference, smoke"):
-        profiles.apply(Project(project), "smok")
-
-
-def test_without_git_a_profile_is_refused(project):
-    subprocess.run(["rm", "-rf", ".git"], cwd=project, check=True)
-    with pytest.raises(UserError, match="git does not know a committed params.yaml"):
-        profiles.apply(Project(project), "smoke")
+def test_what_will_run_is_said_in_a_line(smoke):
+    captcha = smoke.captcha.model_copy(update={"alphabet": "abc", "length": 5, "width_px": 170, "height_px": 80})
+    assert profiles.describe(captcha) == "captchas of 5 characters out of 'abc' (3), 170 x 80 px, grey"

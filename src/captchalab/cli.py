@@ -46,8 +46,8 @@ class Verbs(click.Group):
 def main() -> None:
     """Captcha prediction as a tracked, reproducible experiment.
 
-    `dvc repro` runs generate, train, finetune, evaluate and compare in their order; each is a verb
-    here too.
+    `dvc repro` runs generate, train, finetune, export, evaluate and compare in their order; each is
+    a verb here too.
     """
 
 
@@ -297,19 +297,25 @@ def serve(port: int) -> None:
 
 
 @main.command()
-@click.argument("name")
-def profile(name: str) -> None:
-    """Merge profiles/NAME.yaml into params.yaml; `default` goes back."""
-    from captchalab import profiles
+@click.argument("name", required=False)
+@click.option("--back", is_flag=True, help="Go back to the committed params.yaml instead.")
+def profile(name: str | None, back: bool) -> None:
+    """Lay profiles/NAME.yaml over params.yaml: the keys it names, and no others."""
+    from captchalab import params, profiles
 
-    diff = profiles.apply(Project.find(), name)
-    print(diff or f"params.yaml is as profile {name!r} has it already.", end="" if diff else "\n")
+    project = Project.find()
+    if back == bool(name):
+        raise UserError(f"Name one profile ({', '.join(profiles.names(project))}), or give --back.")
+    diff = profiles.back(project) if name is None else profiles.apply(project, name)
+    already = "is the committed one" if name is None else f"is as profile {name!r} has it"
+    print(diff or f"params.yaml {already} already.", end="" if diff else "\n")
+    print(f"`dvc repro` now runs {profiles.describe(params.load(project.params).captcha)}.")
 
 
 @main.command()
 @click.option("--keep", is_flag=True, help="Keep the temporary copy, and say where it is.")
 def smoke(keep: bool) -> None:
-    """Run the whole chain, tiny, in a temporary copy; nothing here is touched."""
+    """Run the whole chain on your captchas, tiny, in a temporary copy; nothing here is touched."""
     from captchalab import profiles
 
     sys.exit(profiles.smoke(Project.find(), keep))

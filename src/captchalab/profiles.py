@@ -1,15 +1,24 @@
-"""Overlays on params.yaml, and the whole chain in a temporary copy."""
+"""Overlays on params.yaml, the way back to the committed one, and the whole chain in a temporary copy.
+
+A profile is laid over params.yaml as it is now and touches only the keys it names. A value that neither the last commit
+nor a profile has would be lost by overwriting it: that is refused.
+"""
 
 import difflib
 import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from ruamel.yaml.comments import CommentedMap
 
 from captchalab import files, params
 from captchalab.errors import UserError
+from captchalab.params import CaptchaParams
 from captchalab.project import Project
 
 
@@ -17,40 +26,85 @@ def names(project: Project) -> list[str]:
     return sorted(path.stem for path in project.profiles.glob("*.yaml"))
 
 
-def merged(text: str, project: Project, name: str) -> str:
-    """params.yaml's text as a profile has it: first back to the default, then the profile's own keys.
+def overlay(project: Project, name: str) -> CommentedMap:
+    """A profile's own keys.
 
     Raises:
-        UserError: there is no such profile, or what it gives cannot be.
+        UserError: there is no such profile.
     """
     if name not in names(project):
-        raise UserError(f"There is no profile {name!r}: take one of {', '.join(names(project))}.")
+        raise UserError(
+            f"There is no profile {name!r}: take one of {', '.join(names(project))}; `captchalab profile --back` goes "
+            "back to the committed params.yaml."
+        )
+    return params.read(project.profiles / f"{name}.yaml")
+
+
+def merged(text: str, project: Project, name: str) -> str:
+    """A params.yaml's text with a profile laid over it.
+
+    Raises:
+        UserError: there is no such profile, the text cannot be, or the two do not go together.
+    """
     content = params.parse(text)
-    for overlay in dict.fromkeys(("default", name)):
-        params.merge(content, params.read(project.profiles / f"{overlay}.yaml"))
-    params.check(content, f"profiles/{name}.yaml")
+    params.check(content)
+    params.merge(content, overlay(project, name))
+    params.check(content, f"params.yaml with profiles/{name}.yaml over it")
     return params.dump(content)
 
 
 def apply(project: Project, name: str) -> str:
-    """Merge a profile into params.yaml; returns the diff.
+    """Lay a profile over params.yaml; returns the diff.
 
     Raises:
-        UserError: params.yaml has changes of its own that are not committed.
+        UserError: a value that is not committed would be lost; or see `merged`.
     """
-    path = project.params
-    before = path.read_text()
-    committed = _committed(project.root)
-    known = [committed, *(merged(committed, project, profile) for profile in names(project))]
-    if before not in known:
+    before = project.params.read_text(encoding="utf-8")
+    after = merged(before, project, name)
+    unique = _unique(project, params.parse(before))
+    new = leaves(params.parse(after))
+    lost = [f"{key} = {value!r}" for key, value in unique.items() if new[key] != value]
+    if lost:
         raise UserError(
-            "params.yaml has changes that are not committed, and a profile would overwrite some: commit them, or "
-            "drop them with `git checkout params.yaml`."
+            f"profiles/{name}.yaml would overwrite {', '.join(lost)}, which is not committed: commit params.yaml "
+            "first, or drop its changes with `git checkout params.yaml`."
         )
-    after = merged(committed, project, name)
-    files.write_text(path, after)
-    diff = difflib.unified_diff(before.splitlines(True), after.splitlines(True), "params.yaml", f"profile {name}", n=1)
-    return "".join(diff)
+    return _write(project, before, after)
+
+
+def back(project: Project) -> str:
+    """Make params.yaml the committed one again; returns the diff.
+
+    Raises:
+        UserError: a value or comment that is not committed would be lost.
+    """
+    before, after = project.params.read_text(encoding="utf-8"), _committed(project)
+    lost = [f"{key} = {value!r}" for key, value in _unique(project, params.parse(before)).items()]
+    if not lost and _comments(before) != _comments(after):
+        lost = ["comments"]
+    if lost:
+        raise UserError(
+            f"params.yaml has {', '.join(lost)}, which is not committed: commit it first, or drop all changes with "
+            "`git checkout params.yaml`."
+        )
+    return _write(project, before, after)
+
+
+def describe(captcha: CaptchaParams) -> str:
+    """The captchas that will be drawn, in a line."""
+    alphabet, colours = captcha.alphabet, "grey" if captcha.channels == 1 else "RGB"
+    return (
+        f"captchas of {captcha.length} characters out of {alphabet!r} ({len(alphabet)}), "
+        f"{captcha.width_px} x {captcha.height_px} px, {colours}"
+    )
+
+
+def leaves(section: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Each dotted key that holds a value, and the value."""
+    found: dict[str, Any] = {}
+    for key, value in section.items():
+        found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+    return found
 
 
 def copy_project(root: Path, to: Path) -> None:
@@ -68,19 +122,22 @@ def copy_project(root: Path, to: Path) -> None:
 
 
 def copy_environment() -> dict[str, str]:
-    """For commands in a copy: this interpreter's tools, and nothing of the project it comes from."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    """For commands in a copy: this interpreter's tools, and nothing of the project or the store it comes from."""
+    own = ("DVC_", "MLFLOW_TRACKING_", "MLFLOW_REGISTRY_")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(own)}
     # not resolved: a virtual environment's python is a link out of it
     environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment.get('PATH', '')}"
     return environment
 
 
 def smoke(project: Project, keep: bool = False) -> int:
-    """`dvc repro` of the whole chain, tiny, in a temporary copy; its exit status."""
+    """`dvc repro` of the whole chain on the captchas of params.yaml, tiny, in a temporary copy; its exit status."""
+    text = merged(project.params.read_text(encoding="utf-8"), project, "smoke")
+    print(f"smoke: {describe(params.check(params.parse(text)).captcha)}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="captchalab-smoke-"))
     try:
         copy_project(project.root, folder)
-        (folder / "params.yaml").write_text(merged(project.params.read_text(), project, "smoke"))
+        (folder / "params.yaml").write_text(text, encoding="utf-8")
         status = subprocess.run(["dvc", "repro"], cwd=folder, env=copy_environment(), check=False).returncode
         print(f"smoke: {'the whole chain ran' if status == 0 else 'failed'}{f', in {folder}' if keep else ''}")
         return status
@@ -89,11 +146,35 @@ def smoke(project: Project, keep: bool = False) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _committed(root: Path) -> str:
-    shown = subprocess.run(["git", "show", "HEAD:./params.yaml"], cwd=root, capture_output=True, text=True, check=False)
+def _write(project: Project, before: str, after: str) -> str:
+    if after != before:
+        files.write_text(project.params, after)
+    diff = difflib.unified_diff(before.splitlines(True), after.splitlines(True), "before", "params.yaml", n=1)
+    return "".join(diff)
+
+
+def _unique(project: Project, content: CommentedMap) -> dict[str, Any]:
+    """The values of params.yaml that neither the last commit nor a profile has."""
+    known = [leaves(params.parse(_committed(project)))]
+    known += [leaves(overlay(project, name)) for name in names(project)]
+    return {
+        key: value
+        for key, value in leaves(content).items()
+        if not any(key in values and values[key] == value for values in known)
+    }
+
+
+def _comments(text: str) -> list[str]:
+    return [comment.strip() for comment in re.findall(r"#.*", text)]
+
+
+def _committed(project: Project) -> str:
+    """params.yaml of the last commit."""
+    show = ["git", "show", "HEAD:./params.yaml"]
+    shown = subprocess.run(show, cwd=project.root, capture_output=True, text=True, check=False)
     if shown.returncode:
         raise UserError(
-            f"git does not know a committed params.yaml in {root} ({shown.stderr.strip()}): commit it first, so that "
-            "a profile can be taken back."
+            f"git does not know a committed params.yaml in {project.root} ({shown.stderr.strip()}): commit it first, "
+            "so that a profile can be taken back."
         )
     return shown.stdout
