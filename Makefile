@@ -1,29 +1,33 @@
-# One verb a target; `make` alone lists them. Every target sets up .venv by itself when it must.
+# One verb per target; `make` alone lists them. Every target sets up .venv by itself when it must.
 PYTHON ?= python3
 GPU ?=
 BIN := .venv/bin
 PINS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
 READY := .venv/.ready$(if $(GPU),-gpu)
+UPGRADE ?=
 UV := 0.13.9
-# an environment names its own folder in every script: one that has been moved is made anew
+# an environment names its own folder in every script: one that has been moved is recreated
 MOVED := $(filter-out $(CURDIR),$(shell cat .venv/.ready 2>/dev/null))
 ifneq ($(MOVED),)
 $(shell rm -f .venv/.ready .venv/.ready-gpu)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test lint smoke ui promote rollback serve pins clean
+.PHONY: help setup repro test check lint smoke ui promote rollback serve pins clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 16
 
-setup: $(READY)  ## make .venv with everything the project needs; GPU=1 brings CUDA
+setup: $(READY)  ## create .venv with everything the project needs; GPU=1 brings CUDA
 
 repro: $(READY)  ## the whole experiment: draw, train, fine-tune, test, compare (dvc repro)
 	$(BIN)/dvc repro
 
-test: $(READY)  ## all tests, the whole chain in small and the group on JAX among them
+test: $(READY)  ## all tests, the whole chain, tiny, and training on JAX among them
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
+
+check: $(READY)  ## what is said of the committed files (README, reports, dvc.lock), for those who commit them
+	$(BIN)/python -m pytest -q checks
 
 lint: $(READY)  ## ruff, mypy and import-linter
 	$(BIN)/ruff check .
@@ -31,13 +35,13 @@ lint: $(READY)  ## ruff, mypy and import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-smoke: $(READY)  ## the whole chain, tiny, in a temporary copy
+smoke: $(READY)  ## the whole chain on the captchas of params.yaml, tiny, in a temporary copy
 	$(BIN)/captchalab smoke
 
 ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000
 	$(BIN)/captchalab ui
 
-promote: $(READY)  ## the better network of the workspace becomes champion, if it beats the present one
+promote: $(READY)  ## the workspace's better network becomes champion, if it beats the present one
 	$(BIN)/captchalab promote
 
 rollback: $(READY)  ## back to the champion before
@@ -46,13 +50,13 @@ rollback: $(READY)  ## back to the champion before
 serve: $(READY)  ## the champion behind MLflow's scoring server on 127.0.0.1:5001
 	$(BIN)/captchalab serve
 
-pins: $(READY)  ## resolve pyproject.toml into the requirements files again
-	$(BIN)/uv pip compile -q --upgrade --universal --generate-hashes --python-version 3.11 --extra dev \
+pins: $(READY)  ## resolve pyproject.toml into the requirements files; UPGRADE=1 takes newer versions too
+	$(BIN)/uv pip compile -q $(if $(UPGRADE),--upgrade) --universal --generate-hashes --python-version 3.11 --extra dev \
 		--custom-compile-command "make pins" pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --extra dev --extra gpu \
 		--custom-compile-command "make pins" -c requirements.txt pyproject.toml -o requirements-gpu.txt
 
-clean:  ## remove .venv, what training left off, and caches; data, models and runs stay
+clean:  ## remove .venv, checkpoints and caches; data, models and runs stay
 	rm -rf .venv .checkpoints .mypy_cache .pytest_cache .ruff_cache
 
 $(READY): requirements.txt requirements-gpu.txt pyproject.toml
