@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from captchalab.training.checkpoints import Checkpoint, State, code_version, fingerprint, weights_digest
+from captchalab.training.checkpoints import Checkpoint, State, fingerprint, weights_digest
 
 
 @pytest.fixture
@@ -54,11 +54,6 @@ def test_a_cleared_checkpoint_is_gone(tmp_path, state):
 def test_the_fingerprint_sees_values_and_not_their_order():
     assert fingerprint({"a": 1, "b": 2}) == fingerprint({"b": 2, "a": 1})
     assert fingerprint({"a": 1}) != fingerprint({"a": 2})
-
-
-def test_the_code_version_depends_on_the_rooms_named():
-    assert code_version(["reading/alphabet"]) == code_version(["reading/alphabet"])
-    assert code_version(["reading/alphabet"]) != code_version(["reading/alphabet", "reading/decoding"])
 
 
 def test_the_weights_digest_sees_values_types_and_shapes():

@@ -7,7 +7,7 @@ data, starting weights, code or versions gives another name, so an old one is ne
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,12 +56,6 @@ class Checkpoint:
 def fingerprint(parts: dict[str, Any]) -> str:
     """SHA-256 over everything that shapes a result."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-
-
-def code_version(rooms: Iterable[str]) -> str:
-    """SHA-256 over the source of some rooms of this package."""
-    here = Path(__file__).parents[1]
-    return fingerprint({room: (here / f"{room}.py").read_text() for room in rooms})
 
 
 def weights_digest(arrays: Sequence[np.ndarray]) -> str:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from captchalab import files
+from captchalab import files, sources
 from captchalab.data import batches, dataset
 from captchalab.errors import UserError
 from captchalab.networks import backend, models
@@ -26,20 +26,9 @@ from captchalab.params import NetworkParams, StageName, StageParams
 from captchalab.processes import only_one
 from captchalab.project import StagePaths
 from captchalab.reading.captcha import CaptchaParams, Kind
-from captchalab.training.checkpoints import Checkpoint, State, code_version, fingerprint, weights_digest
+from captchalab.training.checkpoints import Checkpoint, State, fingerprint, weights_digest
 from captchalab.training.journal import FILES, Journal
 from captchalab.training.validation import validate
-
-SHAPED_BY = (
-    "reading/alphabet",
-    "reading/decoding",
-    "data/batches",
-    "networks/backend",
-    "networks/models",
-    "training/fit",
-    "training/validation",
-    "statistics",
-)
 
 
 class Task(NamedTuple):
@@ -124,7 +113,7 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
             "seed": task.seed,
             "data": [source.digest, valid.meta["digest"]],
             "start": weights_digest(_arrays(network.model.variables)),
-            "code": code_version(SHAPED_BY),
+            "code": sources.version(__name__),
             "versions": backend.versions(),
         }
     )
