@@ -10,16 +10,16 @@ from captchalab.errors import UserError
 from captchalab.processes import locked, only_one
 
 STAGE = """
-import time
+import threading, time
 from captchalab.processes import end_with_dvc
 end_with_dvc()
-print("started", flush=True)
-time.sleep(60)
+print("watched" if any(t.name == "end-when" for t in threading.enumerate()) else "on its own", flush=True)
+time.sleep(600)
 """
 
 
-def start(tmp_path, name: str) -> tuple[subprocess.Popen, psutil.Process]:
-    """A process `name` that starts a stage through a shell, as dvc does; the stage's process too."""
+def start(tmp_path, name: str) -> tuple[str, subprocess.Popen, psutil.Process]:
+    """What a stage says, started by a process `name` through a shell, as dvc does; both processes."""
     (tmp_path / "stage.py").write_text(STAGE)
     (tmp_path / name).write_text(
         textwrap.dedent(f"""
@@ -29,24 +29,26 @@ def start(tmp_path, name: str) -> tuple[subprocess.Popen, psutil.Process]:
         """)
     )
     parent = subprocess.Popen([sys.executable, tmp_path / name], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout and parent.stdout.readline() == "started\n"
+    assert parent.stdout
+    said = parent.stdout.readline().strip()
     [stage] = [p for p in psutil.Process(parent.pid).children(recursive=True) if p.cmdline()[-1].endswith("stage.py")]
-    return parent, stage
+    return said, parent, stage
 
 
 def test_a_stage_ends_when_its_dvc_is_killed(tmp_path):
-    dvc, stage = start(tmp_path, "dvc")
+    said, dvc, stage = start(tmp_path, "dvc")
+    assert said == "watched"
     dvc.kill()
     dvc.wait()
     assert not psutil.wait_procs([stage], timeout=60)[1]
 
 
 def test_a_training_started_by_hand_may_outlive_its_terminal(tmp_path):
-    terminal, stage = start(tmp_path, "terminal")
+    said, terminal, stage = start(tmp_path, "terminal")
+    assert said == "on its own"
     terminal.kill()
     terminal.wait()
-    _, alive = psutil.wait_procs([stage], timeout=4)
-    assert alive
+    assert stage.is_running()
     stage.kill()
 
 

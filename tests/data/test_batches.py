@@ -65,7 +65,8 @@ def test_fine_tuning_streams_other_pictures_than_training(smoke):
     assert not np.array_equal(*first)
 
 
-def test_workers_end_when_their_trainer_is_killed(root, tmp_path):
+def test_workers_end_when_their_trainer_is_killed(smoke_text, tmp_path):
+    (tmp_path / "params.yaml").write_text(smoke_text)
     script = tmp_path / "trainer.py"
     script.write_text(
         textwrap.dedent("""
@@ -80,11 +81,11 @@ def test_workers_end_when_their_trainer_is_killed(root, tmp_path):
                 print("batch", flush=True)
         """)
     )
-    trainer = subprocess.Popen([sys.executable, script, root], stdout=subprocess.PIPE, text=True)
+    trainer = subprocess.Popen([sys.executable, script, tmp_path], stdout=subprocess.PIPE, text=True)
     assert trainer.stdout and trainer.stdout.readline() == "batch\n"
     workers = psutil.Process(trainer.pid).children(recursive=True)
     assert len(workers) >= 2
     trainer.kill()
     trainer.wait()
-    _, alive = psutil.wait_procs(workers, timeout=15)
+    _, alive = psutil.wait_procs(workers, timeout=300)
     assert not alive
