@@ -25,6 +25,7 @@ LONGEST = ("test_pipeline.py", "test_fit.py", "test_backend.py", "test_registry.
 
 @pytest.fixture(scope="session")
 def root() -> Path:
+    """The project: a test that reads its files says so by this fixture, and passes in a used workspace too."""
     return ROOT
 
 
@@ -67,7 +68,10 @@ def project(smoke_text, database, tmp_path, monkeypatch) -> Project:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The files that take longest first: all else fits beside them."""
+    """Mark tests of the project's own files; the files that take longest first: all else fits beside them."""
+    for item in items:
+        if "root" in item.fixturenames:
+            item.add_marker("own_files")
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
 
 
