@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from captchalab import files, params, profiles
+from captchalab import files, params, profiles, yaml
 from captchalab.evaluation import report
 from captchalab.project import Project
 
@@ -71,7 +71,7 @@ def test_the_default_captchas_are_the_public_benchmarks(committed):
 
 def test_writing_the_defaults_back_changes_nothing(committed):
     text = committed.params.read_text()
-    assert params.dump(params.parse(text)) == text
+    assert yaml.dump(yaml.parse(text)) == text
 
 
 def test_every_profile_goes_with_the_defaults(committed):

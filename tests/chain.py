@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from captchalab import params, profiles
+from captchalab import params, profiles, yaml
 from captchalab.training.journal import read_history
 
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
@@ -28,9 +28,9 @@ promote: {{min_exact: 0.0, max_latency_ms: 1000.0}}
 
 def text(smoke: str) -> str:
     """params.yaml of the chain."""
-    content = params.parse(smoke)
-    params.merge(content, params.parse(SMALL))
-    return params.dump(content)
+    content = yaml.parse(smoke)
+    yaml.merge(content, yaml.parse(SMALL))
+    return yaml.dump(content)
 
 
 def run(folder: Path, *words: object, check: bool = True, **environment: str) -> subprocess.CompletedProcess:

@@ -16,7 +16,7 @@ os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 
 import workspace
 
-from captchalab import params
+from captchalab import params, yaml
 from captchalab.project import Project
 
 ROOT = Path(__file__).parents[1]
@@ -37,7 +37,7 @@ def smoke_text() -> str:
 
 @pytest.fixture(scope="session")
 def smoke(smoke_text: str) -> params.Params:
-    return params.check(params.parse(smoke_text))
+    return params.check(yaml.parse(smoke_text))
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,13 @@ import copy
 
 import pytest
 
-from captchalab import params
+from captchalab import params, yaml
 from captchalab.errors import UserError
 
 
 def changed(text: str, key: str, value: object) -> dict:
     """params.yaml's content with one dotted key set."""
-    content = copy.deepcopy(params.parse(text))
+    content = copy.deepcopy(yaml.parse(text))
     *parents, last = key.split(".")
     section = content
     for parent in parents:
@@ -58,14 +58,14 @@ def test_an_impossible_value_is_one_sentence_with_key_value_and_remedy(text, key
 
 
 def test_a_misspelt_key_is_named_and_not_just_missed(text):
-    content = params.parse(text)
+    content = yaml.parse(text)
     content["models"]["ctc"]["rnn_sise"] = content["models"]["ctc"].pop("rnn_size")
     with pytest.raises(UserError, match="rnn_sise = 8 is no known key: did you mean rnn_size"):
         params.check(content)
 
 
 def test_a_missing_key_is_named(text):
-    content = params.parse(text)
+    content = yaml.parse(text)
     del content["train"]["cnn"]["epochs"]
     with pytest.raises(UserError, match=r"train.cnn.epochs is missing"):
         params.check(content)
@@ -99,27 +99,27 @@ def test_parameters_are_frozen(smoke):
 
 
 def test_writing_back_changes_nothing(text):
-    assert params.dump(params.parse(text)) == text
+    assert yaml.dump(yaml.parse(text)) == text
 
 
 def test_merging_replaces_values_and_keeps_comments(text):
-    content = params.parse(text)
-    params.merge(content, params.parse("models: {ctc: {rnn_size: 96, filters: [32, 64]}}"))
-    merged = params.dump(content)
+    content = yaml.parse(text)
+    yaml.merge(content, yaml.parse("models: {ctc: {rnn_size: 96, filters: [32, 64]}}"))
+    merged = yaml.dump(content)
     assert "rnn_size: 96                # GRU units, each direction" in merged
-    assert params.check(params.parse(merged)).models.ctc.filters == (32, 64)
+    assert params.check(yaml.parse(merged)).models.ctc.filters == (32, 64)
     assert merged.count("#") == text.count("#")
 
 
 def test_merging_an_unknown_key_is_refused(text):
     with pytest.raises(UserError, match=r"The overlay sets models.ctc.size"):
-        params.merge(params.parse(text), params.parse("models: {ctc: {size: 96}}"))
+        yaml.merge(yaml.parse(text), yaml.parse("models: {ctc: {size: 96}}"))
 
 
 def test_trunk_size_is_that_of_the_reference(text):
-    content = params.parse(text)
+    content = yaml.parse(text)
     trunk = "stem_filters: 0, filters: [32, 64, 128, 256, 256], pools: [[2, 2], [2, 2], [2, 2], "
-    params.merge(content, params.parse(f"models: {{cnn: {{{trunk}[2, 2], [2, 2]]}}, ctc: {{{trunk}[2, 1], [2, 1]]}}}}"))
+    yaml.merge(content, yaml.parse(f"models: {{cnn: {{{trunk}[2, 2], [2, 2]]}}, ctc: {{{trunk}[2, 1], [2, 1]]}}}}"))
     reference = params.check(content)
     assert reference.models.cnn.trunk_size(reference.captcha) == (2, 4)
     assert reference.models.ctc.trunk_size(reference.captcha) == (2, 16)

@@ -14,7 +14,7 @@ from dvc.repo import Repo
 from servers import free_port, get, running
 from story import Story, ask
 
-from captchalab import files, params, profiles
+from captchalab import files, params, profiles, yaml
 from captchalab.project import Project
 from captchalab.registry.registry import Registry
 from captchalab.tracking.store import Store
@@ -99,7 +99,7 @@ def test_a_fine_tuned_network_is_one_row_with_its_test_figures(chain, client, ki
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_runs_say_where_they_come_from(chain, client, kind):
-    lock = params.read(chain / "dvc.lock")["stages"]
+    lock = yaml.read(chain / "dvc.lock")["stages"]
     for stage in ("train", "finetune"):
         [run] = runs(client, stage=stage, kind=kind)
         tags = run.data.tags
@@ -159,9 +159,9 @@ def test_a_change_makes_stale_what_it_shapes_and_no_more(chain, files, value, ex
             with (chain / name).open("a") as source:
                 source.write("\n# changed\n")
         if value:
-            content = params.read(chain / "params.yaml")
+            content = yaml.read(chain / "params.yaml")
             section, key, content[section][key] = value
-            (chain / "params.yaml").write_text(params.dump(content))
+            (chain / "params.yaml").write_text(yaml.dump(content))
         assert stale(chain) == expected
     finally:
         for path, text in zip(changed, before, strict=True):
@@ -174,7 +174,7 @@ def test_files_lead_to_the_runs_that_made_them(chain, client, kind):
     for name in ("finetune/model.keras", "export/model.onnx"):
         found = json.loads(captchalab(chain, "lineage", f"models/{kind}/{name}", "--json").stdout)
         assert found["run"]["id"] == run.info.run_id
-        lock = params.read(chain / "dvc.lock")["stages"]
+        lock = yaml.read(chain / "dvc.lock")["stages"]
         assert found["inputs"] == {split: lock[f"generate@{split}"]["outs"][0]["md5"] for split in params.SPLITS}
 
 
@@ -185,7 +185,7 @@ def test_test_figures_hang_on_the_model_and_its_data_set(chain, client):
     )
     assert best.name == "captcha-cnn" and best.status == "READY"
     figures = {metric.key: metric for metric in best.metrics}
-    test = params.read(chain / "dvc.lock")["stages"]["generate@test"]["outs"][0]["md5"]
+    test = yaml.read(chain / "dvc.lock")["stages"]["generate@test"]["outs"][0]["md5"]
     assert (figures["test/exact"].dataset_name, figures["test/exact"].dataset_digest) == ("test", test)
 
 
@@ -344,10 +344,10 @@ def test_after_the_chain_the_projects_own_files_pass_the_tests(story):
 
 def test_smoke_runs_the_users_captchas_and_their_workspace_passes_the_tests(root, smoke_text, tmp_path):
     folder = clone(root, tmp_path / "clone", smoke_text)
-    content = params.parse(smoke_text)
+    content = yaml.parse(smoke_text)
     captcha = {"alphabet": "abcdefghijklmnopqrstuvwxyz", "length": 5, "width_px": 170, "height_px": 80}
     content["captcha"].update(captcha)
-    (folder / "params.yaml").write_text(params.dump(content))  # not committed
+    (folder / "params.yaml").write_text(yaml.dump(content))  # not committed
     done = captchalab(folder, "smoke", "--keep")
     line = "smoke: captchas of 5 characters out of 'abcdefghijklmnopqrstuvwxyz' (26), 170 x 80 px, grey\n"
     assert done.stdout.startswith(line)

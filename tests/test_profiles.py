@@ -4,10 +4,10 @@ import subprocess
 
 import pytest
 
-from captchalab import params, profiles
+from captchalab import params, profiles, yaml
 from captchalab.errors import UserError
-from captchalab.profiles import leaves
 from captchalab.project import Project
+from captchalab.yaml import leaves
 
 COLOUR = "captcha: {channels: 3}\ntrain: {cnn: {learning_rate: 2e-3}}\n"
 LARGE = "models: {ctc: {rnn_size: 256, filters: [64, 128]}}\ntrain: {cnn: {learning_rate: 3e-3}}\n"
@@ -49,9 +49,9 @@ def test_a_profile_shows_its_diff_and_keeps_comments(project):
 def test_a_profile_touches_its_own_keys_and_no_others(project):
     edit(project, "length: 4", "length: 5")
     edit(project, "width_px: 128", "width_px: 170")
-    before = leaves(params.read(project.params))
+    before = leaves(yaml.read(project.params))
     profiles.apply(project, "colour")
-    after = leaves(params.read(project.params))
+    after = leaves(yaml.read(project.params))
     changed = {key for key in before if after[key] != before[key]}
     assert changed == {"captcha.channels", "train.cnn.learning_rate"}
 
@@ -134,29 +134,29 @@ def test_without_git_a_profile_is_refused(project):
 )
 @pytest.mark.parametrize("below", [None, "reference"])
 def test_smoke_fits_other_captchas_and_recipes_and_keeps_them(root, smoke_text, captcha, below):
-    project, content = Project(root), params.parse(smoke_text)
-    params.merge(content, params.parse(f"captcha: {captcha}\nsplits: {{train: {{images: 5}}}}"))
-    text = params.dump(content)
+    project, content = Project(root), yaml.parse(smoke_text)
+    yaml.merge(content, yaml.parse(f"captcha: {captcha}\nsplits: {{train: {{images: 5}}}}"))
+    text = yaml.dump(content)
     if below and params.check(content).captcha.height_px >= 50:  # the reference's networks pool 32 rows into one
         text = profiles.merged(text, project, below)
-    before, after = params.parse(text), params.parse(profiles.merged(text, project, "smoke"))
+    before, after = yaml.parse(text), yaml.parse(profiles.merged(text, project, "smoke"))
     kept = leaves(before).keys() - leaves(profiles.overlay(project, "smoke")).keys()
     assert {key: leaves(after)[key] for key in kept} == {key: leaves(before)[key] for key in kept}
     assert after["captcha"] == before["captcha"]
 
 
 def test_smoke_names_the_captcha_that_its_networks_cannot_read(root, smoke_text):
-    content = params.parse(smoke_text)
-    params.merge(content, params.parse("captcha: {length: 8, width_px: 32}\nmodels: {ctc: {pools: [[2, 1], [2, 1]]}}"))
+    content = yaml.parse(smoke_text)
+    yaml.merge(content, yaml.parse("captcha: {length: 8, width_px: 32}\nmodels: {ctc: {pools: [[2, 1], [2, 1]]}}"))
     sentence = (
         r"profiles/smoke.yaml over it: models.ctc.pools = .* leaves T = 8 time steps, too few for captcha.length = 8"
     )
     with pytest.raises(UserError, match=sentence):
-        profiles.merged(params.dump(content), Project(root), "smoke")
+        profiles.merged(yaml.dump(content), Project(root), "smoke")
 
 
 def test_the_reference_profile_is_the_public_recipe(root, smoke_text):
-    reference = params.check(params.parse(profiles.merged(smoke_text, Project(root), "reference")))
+    reference = params.check(yaml.parse(profiles.merged(smoke_text, Project(root), "reference")))
     for kind, patience in (("cnn", 3), ("ctc", 5)):
         train, finetune = reference.stage("train", kind), reference.stage("finetune", kind)
         assert (train.learning_rate, finetune.learning_rate) == (1e-3, 1e-4)

@@ -6,7 +6,7 @@ import pytest
 from dvc.dependency.param import ParamsDependency
 from dvc.repo import Repo
 
-from captchalab import params, sources
+from captchalab import params, sources, yaml
 from captchalab.params import KINDS
 
 STAGES = {
@@ -45,7 +45,7 @@ SHAPED_BY_VALUE = {
 @pytest.fixture(scope="module")
 def chain(root) -> dict:
     """dvc.yaml's stages."""
-    return params.read(root / "dvc.yaml")["stages"]
+    return yaml.read(root / "dvc.yaml")["stages"]
 
 
 def code(root: Path, stage: dict) -> tuple[set[str], set[str]]:

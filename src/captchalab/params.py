@@ -1,20 +1,18 @@
-"""params.yaml as frozen, strict types; overlays; write-back that keeps the comments.
+"""params.yaml as frozen, strict types.
 
-`load()` refuses an unknown key, a wrong type or an impossible value before any work is done, in one
-sentence that names key, value and remedy. YAML is read by ruamel (YAML 1.2), for which `1e-4` is a
-number, as it is for DVC.
+`load()` refuses an unknown key, a wrong type, an impossible value or values that do not go together before any work
+is done, in one sentence that names key, value and remedy. A validator writes `{key}` for its section's own key.
 """
 
 import difflib
-import io
+import itertools
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError
+from pydantic import Field, PositiveInt, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from ruamel.yaml import YAML, YAMLError
-from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
+from captchalab import yaml
 from captchalab.errors import UserError
 from captchalab.reading.captcha import KINDS, CaptchaParams, Kind, Strict
 
@@ -37,6 +35,13 @@ class SplitsParams(Strict):
     train: SplitParams
     valid: SplitParams
     test: SplitParams
+
+    @model_validator(mode="after")
+    def _something_to_measure_on(self) -> Self:
+        for split in SPLITS[1:]:
+            if not getattr(self, split).images:
+                raise ValueError(f"{{key}}.{split}.images = 0 leaves nothing to measure on: take at least 1.")
+        return self
 
 
 class NetworkParams(Strict):
@@ -61,6 +66,15 @@ class NetworkParams(Strict):
         for down, across in self.pools:
             height, width = height // down, width // across
         return height, width
+
+    @model_validator(mode="after")
+    def _one_pool_per_block(self) -> Self:
+        if len(self.pools) != len(self.filters):
+            raise ValueError(
+                f"{{key}}.pools = {_plain(self.pools)} has {len(self.pools)} pools for {len(self.filters)} blocks: "
+                "give one (H, W) for each entry of {key}.filters."
+            )
+        return self
 
 
 class CtcNetworkParams(NetworkParams):
@@ -91,6 +105,33 @@ class StageParams(Strict):
     patience_epochs: PositiveInt
     best_by: Literal["exact", "loss"]
     plateau_steps: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _a_schedule_that_can_be(self) -> Self:
+        steps = self.epochs * self.steps_per_epoch
+        if self.final_learning_rate > self.learning_rate:
+            raise ValueError(
+                f"{{key}}.final_learning_rate = {self.final_learning_rate} is above {{key}}.learning_rate = "
+                f"{self.learning_rate}: the cosine only goes down."
+            )
+        if self.schedule == "cosine" and self.warmup_steps >= steps:
+            raise ValueError(
+                f"{{key}}.warmup_steps = {self.warmup_steps} is no less than the stage's {steps} steps: shorten it."
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _nothing_without_effect(self) -> Self:
+        if self.schedule == "constant" and self.warmup_steps:
+            raise ValueError(
+                f"{{key}}.warmup_steps = {self.warmup_steps} does nothing with schedule 'constant': set it to 0."
+            )
+        if self.optimizer == "adam" and self.weight_decay:
+            raise ValueError(
+                f"{{key}}.weight_decay = {self.weight_decay} does nothing with optimizer 'adam': "
+                "set it to 0, or take 'adamw'."
+            )
+        return self
 
 
 class StagesParams(Strict):
@@ -139,6 +180,35 @@ class Params(Strict):
         stages = self.train if name == "train" else self.finetune
         return stages.cnn if kind == "cnn" else stages.ctc
 
+    @model_validator(mode="after")
+    def _a_pool_of_images_where_one_is_used(self) -> Self:
+        for name, kind in itertools.product(STAGES, KINDS):
+            if self.stage(name, kind).source == "pool" and not self.splits.train.images:
+                raise ValueError(
+                    f"splits.train.images = 0 while {name}.{kind}.source = 'pool': draw some, or set it to 'stream'."
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _trunks_that_fit_the_captcha(self) -> Self:
+        captcha, steps = self.captcha, 2 * self.captcha.length - 1
+        for kind in KINDS:
+            network = self.network(kind)
+            height, width = network.trunk_size(captcha)
+            pools = f"models.{kind}.pools = {_plain(network.pools)}"
+            if height < 1 or width < 1:
+                raise ValueError(
+                    f"{pools} leaves {height} x {width} cells of a {captcha.height_px} x {captcha.width_px} px image: "
+                    "use smaller pools."
+                )
+            if kind == "ctc" and width < steps:
+                # a text of one repeated character needs a blank between each two: 2 L - 1 steps
+                raise ValueError(
+                    f"{pools} leaves T = {width} time steps, too few for captcha.length = {captcha.length}, "
+                    f"which needs {steps}: pool the width less."
+                )
+        return self
+
 
 def load(path: Path) -> Params:
     """The checked parameters of a params.yaml.
@@ -146,128 +216,18 @@ def load(path: Path) -> Params:
     Raises:
         UserError: the file is missing or not YAML, or a value in it cannot be.
     """
-    return check(read(path), str(path.name))
-
-
-def read(path: Path) -> CommentedMap:
-    """A YAML file with its comments, not yet checked."""
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: go to the project's folder, or bring it back with git.") from None
-
-
-def parse(text: str, source: str = "params.yaml") -> CommentedMap:
-    """YAML text with its comments, not yet checked."""
-    try:
-        content = _yaml().load(text)
-    except YAMLError as error:
-        raise UserError(f"{source} is not YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, CommentedMap):
-        raise UserError(f"{source} holds {content!r}, not sections: bring it back with `git checkout`.")
-    return content
-
-
-def dump(content: CommentedMap) -> str:
-    """YAML text of `read()`'s content, comments in their places."""
-    text = io.StringIO()
-    _yaml().dump(content, text)
-    return text.getvalue()
-
-
-def merge(content: CommentedMap, overlay: CommentedMap, path: str = "") -> None:
-    """Write an overlay's values into the content: maps are merged, lists and values replaced.
-
-    Raises:
-        UserError: the overlay has a key that the content has not.
-    """
-    for key, value in overlay.items():
-        name = f"{path}{key}"
-        if key not in content:
-            raise UserError(f"The overlay sets {name}, which params.yaml does not have: take it out.")
-        if isinstance(value, CommentedMap):
-            merge(content[key], value, f"{name}.")
-        elif content[key] != value:
-            if isinstance(value, CommentedSeq):
-                value.fa.set_flow_style()
-            content[key] = value
+    return check(yaml.read(path), path.name)
 
 
 def check(content: dict[str, Any], source: str = "params.yaml") -> Params:
     """Typed parameters, or the first thing that is wrong with them as a `UserError`."""
     try:
-        params = Params.model_validate(content)
+        return Params.model_validate(content)
     except ValidationError as error:
         # a misspelt key is missing too: the misspelling is what helps
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
         more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
         raise UserError(f"{source}: {_sentence(first)}{more}") from None
-    for problem in _impossible(params):
-        raise UserError(f"{source}: {problem}")
-    return params
-
-
-def _impossible(params: Params) -> list[str]:
-    """What each value alone cannot tell: sentences on values that do not go together."""
-    found = []
-    alphabet, length = params.captcha.alphabet, params.captcha.length
-    repeated = sorted({c for c in alphabet if alphabet.count(c) > 1})
-    if repeated:
-        found.append(f"captcha.alphabet = {alphabet!r} repeats {', '.join(repeated)}: name each character once.")
-    blanks = sorted({c for c in alphabet if c.isspace() or not c.isprintable()})
-    if blanks:
-        found.append(f"captcha.alphabet = {alphabet!r} has a character nobody can see, {blanks[0]!r}: take it out.")
-    for split in SPLITS[1:]:
-        if not getattr(params.splits, split).images:
-            found.append(f"splits.{split}.images = 0 leaves nothing to measure on: take at least 1.")
-    for kind in KINDS:
-        network = params.network(kind)
-        key = f"models.{kind}"
-        if len(network.pools) != len(network.filters):
-            found.append(
-                f"{key}.pools = {_plain(network.pools)} has {len(network.pools)} pools for "
-                f"{len(network.filters)} blocks: give one (H, W) for each entry of {key}.filters."
-            )
-            continue
-        height, width = network.trunk_size(params.captcha)
-        if height < 1 or width < 1:
-            found.append(
-                f"{key}.pools = {_plain(network.pools)} leaves {height} x {width} cells of a "
-                f"{params.captcha.height_px} x {params.captcha.width_px} px image: use smaller pools."
-            )
-        elif kind == "ctc" and width < 2 * length - 1:
-            # a text of one repeated character needs a blank between each two: 2 L - 1 steps
-            found.append(
-                f"{key}.pools = {_plain(network.pools)} leaves T = {width} time steps, too few for "
-                f"captcha.length = {length}, which needs {2 * length - 1}: pool the width less."
-            )
-        for name in STAGES:
-            stage = params.stage(name, kind)
-            where = f"{name}.{kind}"
-            if stage.source == "pool" and not params.splits.train.images:
-                found.append(
-                    f"splits.train.images = 0 while {where}.source = 'pool': draw some, or set it to 'stream'."
-                )
-            if stage.final_learning_rate > stage.learning_rate:
-                found.append(
-                    f"{where}.final_learning_rate = {stage.final_learning_rate} is above "
-                    f"{where}.learning_rate = {stage.learning_rate}: the cosine only goes down."
-                )
-            if stage.schedule == "cosine" and stage.warmup_steps >= stage.epochs * stage.steps_per_epoch:
-                found.append(
-                    f"{where}.warmup_steps = {stage.warmup_steps} is no less than the stage's "
-                    f"{stage.epochs * stage.steps_per_epoch} steps: shorten it."
-                )
-            if stage.schedule == "constant" and stage.warmup_steps:
-                found.append(
-                    f"{where}.warmup_steps = {stage.warmup_steps} does nothing with schedule 'constant': set it to 0."
-                )
-            if stage.optimizer == "adam" and stage.weight_decay:
-                found.append(
-                    f"{where}.weight_decay = {stage.weight_decay} does nothing with optimizer 'adam': "
-                    "set it to 0, or take 'adamw'."
-                )
-    return found
 
 
 def _plain(value: object) -> str:
@@ -275,8 +235,10 @@ def _plain(value: object) -> str:
 
 
 def _sentence(error: ErrorDetails) -> str:
-    *parents, last = [str(part) for part in error["loc"]]
-    key = ".".join([*parents, last])
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "value_error":  # by a validator of a section, which does not know its own key
+        return str(error["ctx"]["error"]).replace("{key}", key)
+    *parents, last = key.split(".")
     if error["type"] == "extra_forbidden":
         known = list(_section(parents).model_fields)
         close = difflib.get_close_matches(last, known, 1)
@@ -295,11 +257,3 @@ def _section(keys: list[str]) -> type[Strict]:
         assert isinstance(field, type) and issubclass(field, Strict)
         section = field
     return section
-
-
-def _yaml() -> YAML:
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 120
-    yaml.indent(mapping=2, sequence=4, offset=2)
-    return yaml

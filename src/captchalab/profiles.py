@@ -16,7 +16,7 @@ from typing import Any
 
 from ruamel.yaml.comments import CommentedMap
 
-from captchalab import files, params
+from captchalab import files, params, yaml
 from captchalab.errors import UserError
 from captchalab.params import CaptchaParams
 from captchalab.project import Project
@@ -37,7 +37,7 @@ def overlay(project: Project, name: str) -> CommentedMap:
             f"There is no profile {name!r}: take one of {', '.join(names(project))}; `captchalab profile --back` goes "
             "back to the committed params.yaml."
         )
-    return params.read(project.profiles / f"{name}.yaml")
+    return yaml.read(project.profiles / f"{name}.yaml")
 
 
 def merged(text: str, project: Project, name: str) -> str:
@@ -46,11 +46,11 @@ def merged(text: str, project: Project, name: str) -> str:
     Raises:
         UserError: there is no such profile, the text cannot be, or the two do not go together.
     """
-    content = params.parse(text)
+    content = yaml.parse(text)
     params.check(content)
-    params.merge(content, overlay(project, name))
+    yaml.merge(content, overlay(project, name))
     params.check(content, f"params.yaml with profiles/{name}.yaml over it")
-    return params.dump(content)
+    return yaml.dump(content)
 
 
 def apply(project: Project, name: str) -> str:
@@ -61,8 +61,8 @@ def apply(project: Project, name: str) -> str:
     """
     before = project.params.read_text(encoding="utf-8")
     after = merged(before, project, name)
-    unique = _unique(project, params.parse(before))
-    new = leaves(params.parse(after))
+    unique = _unique(project, yaml.parse(before))
+    new = yaml.leaves(yaml.parse(after))
     lost = [f"{key} = {value!r}" for key, value in unique.items() if new[key] != value]
     if lost:
         raise UserError(
@@ -79,7 +79,7 @@ def back(project: Project) -> str:
         UserError: a value or comment that is not committed would be lost.
     """
     before, after = project.params.read_text(encoding="utf-8"), _committed(project)
-    lost = [f"{key} = {value!r}" for key, value in _unique(project, params.parse(before)).items()]
+    lost = [f"{key} = {value!r}" for key, value in _unique(project, yaml.parse(before)).items()]
     if not lost and _comments(before) != _comments(after):
         lost = ["comments"]
     if lost:
@@ -97,14 +97,6 @@ def describe(captcha: CaptchaParams) -> str:
         f"captchas of {captcha.length} characters out of {alphabet!r} ({len(alphabet)}), "
         f"{captcha.width_px} x {captcha.height_px} px, {colours}"
     )
-
-
-def leaves(section: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """Each dotted key that holds a value, and the value."""
-    found: dict[str, Any] = {}
-    for key, value in section.items():
-        found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
-    return found
 
 
 def copy_project(root: Path, to: Path) -> None:
@@ -133,7 +125,7 @@ def copy_environment() -> dict[str, str]:
 def smoke(project: Project, keep: bool = False) -> int:
     """`dvc repro` of the whole chain on the captchas of params.yaml, tiny, in a temporary copy; its exit status."""
     text = merged(project.params.read_text(encoding="utf-8"), project, "smoke")
-    print(f"smoke: {describe(params.check(params.parse(text)).captcha)}", flush=True)
+    print(f"smoke: {describe(params.check(yaml.parse(text)).captcha)}", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="captchalab-smoke-"))
     try:
         copy_project(project.root, folder)
@@ -155,11 +147,11 @@ def _write(project: Project, before: str, after: str) -> str:
 
 def _unique(project: Project, content: CommentedMap) -> dict[str, Any]:
     """The values of params.yaml that neither the last commit nor a profile has."""
-    known = [leaves(params.parse(_committed(project)))]
-    known += [leaves(overlay(project, name)) for name in names(project)]
+    known = [yaml.leaves(yaml.parse(_committed(project)))]
+    known += [yaml.leaves(overlay(project, name)) for name in names(project)]
     return {
         key: value
-        for key, value in leaves(content).items()
+        for key, value in yaml.leaves(content).items()
         if not any(key in values and values[key] == value for values in known)
     }
 

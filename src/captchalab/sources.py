@@ -21,6 +21,7 @@ LEAVES_NO_MARK = {
     "captchalab.sources": "names modules; gives no number",
     "captchalab.training.checkpoints": "a stage ends with the same weights with and without a kill",
     "captchalab.training.journal": "keeps the numbers that training.fit has found",
+    "captchalab.yaml": "reads values, and DVC tracks each value itself",
 }
 # Where they draw otherwise data/ comes out otherwise, and every later stage depends on that.
 SHOWN_BY_THE_DATA = ("captchalab.data.dataset", "captchalab.data.rendering")

@@ -17,14 +17,14 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import numpy as np
 import test_fit as t
-from captchalab import params
+from captchalab import params, yaml
 from captchalab.data import dataset
 from captchalab.networks import backend, models
 from captchalab.reading import decoding
 
 engine = backend.start().backend.split()[0]
 folder, verb = Path(sys.argv[1]), sys.argv[2]
-smoke = params.check(params.parse((folder / "params.yaml").read_text()))
+smoke = params.check(yaml.parse((folder / "params.yaml").read_text()))
 data = folder / "data"
 for kind in params.KINDS:
     if verb == "train":

@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from captchalab import params, profiles
+from captchalab import params, profiles, yaml
 from captchalab.errors import UserError
 from captchalab.networks import backend
 from captchalab.project import Project
@@ -23,7 +23,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def reference(root, smoke_text):
-    return params.check(params.parse(profiles.merged(smoke_text, Project(root), "reference")))
+    return params.check(yaml.parse(profiles.merged(smoke_text, Project(root), "reference")))
 
 
 @pytest.fixture(scope="module")

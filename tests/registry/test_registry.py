@@ -9,7 +9,7 @@ import pytest
 import workspace
 from click.testing import CliRunner, Result
 
-from captchalab import files, params
+from captchalab import files, params, yaml
 from captchalab.cli import main
 from captchalab.data import dataset
 from captchalab.errors import UserError
@@ -29,9 +29,9 @@ def run(*words: object) -> Result:
 @pytest.fixture
 def opened(project) -> Registry:
     path = project.params
-    content = params.read(path)
+    content = yaml.read(path)
     content["promote"] = {"min_exact": 0.1, "max_p": 0.05, "max_latency_ms": 10_000.0}
-    path.write_text(params.dump(content))
+    path.write_text(yaml.dump(content))
     return Registry(project, Store.of(project))
 
 

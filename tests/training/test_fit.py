@@ -97,7 +97,7 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_fit as t
-from captchalab import params
+from captchalab import params, yaml
 from captchalab.training.fit import Nobody
 
 class Kill(Nobody):
@@ -108,7 +108,7 @@ class Kill(Nobody):
             os.kill(os.getpid(), signal.SIGKILL)
 
 if __name__ == "__main__":
-    smoke = params.check(params.parse(Path({params!r}).read_text()))
+    smoke = params.check(yaml.parse(Path({params!r}).read_text()))
     changes = dict(item.split("=") for item in sys.argv[3:])
     task = t.task(smoke, sys.argv[1], **changes)
     t.fit(task, t.paths(Path({splits!r}), Path(sys.argv[2])), {{}}, Kill())
@@ -237,10 +237,10 @@ sys.modules["mlflow"] = None
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from pathlib import Path
 import test_fit as t
-from captchalab import params
+from captchalab import params, yaml
 from captchalab.tracking import runs
 from captchalab.project import Project
-smoke = params.check(params.parse(Path({str(tmp_path / "params.yaml")!r}).read_text()))
+smoke = params.check(yaml.parse(Path({str(tmp_path / "params.yaml")!r}).read_text()))
 store = runs.Store.of(Project(Path({str(tmp_path)!r})))
 t.fit(t.task(smoke, "cnn"), t.paths(Path({str(splits)!r}), Path({str(tmp_path)!r})), {{}}, runs.Background(store))
 """

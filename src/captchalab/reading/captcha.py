@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
 
 Kind = Literal["cnn", "ctc"]
 KINDS: tuple[Kind, ...] = ("cnn", "ctc")
@@ -22,6 +22,17 @@ class CaptchaParams(Strict):
     width_px: Annotated[int, Field(ge=16)]
     height_px: Annotated[int, Field(ge=16)]
     channels: Literal[1, 3]
+
+    @field_validator("alphabet")
+    @classmethod
+    def _visible_characters_once_each(cls, alphabet: str) -> str:
+        repeated = sorted({c for c in alphabet if alphabet.count(c) > 1})
+        if repeated:
+            raise ValueError(f"{{key}} = {alphabet!r} repeats {', '.join(repeated)}: name each character once.")
+        blanks = sorted({c for c in alphabet if c.isspace() or not c.isprintable()})
+        if blanks:
+            raise ValueError(f"{{key}} = {alphabet!r} has a character nobody can see, {blanks[0]!r}: take it out.")
+        return alphabet
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -4,8 +4,8 @@ import os
 import subprocess
 from pathlib import Path
 
-from captchalab import files
-from captchalab.params import SPLITS, StageName, read
+from captchalab import files, yaml
+from captchalab.params import SPLITS, StageName
 from captchalab.project import Project
 from captchalab.reading.captcha import Kind
 
@@ -34,7 +34,7 @@ def data_md5(project: Project) -> dict[str, str]:
     """DVC's md5 of each split, as dvc.lock has it."""
     if not project.lock.exists():
         return {}
-    stages = read(project.lock).get("stages", {})
+    stages = yaml.read(project.lock).get("stages", {})
     found = {split: stages.get(f"generate@{split}", {}).get("outs", [{}])[0].get("md5") for split in SPLITS}
     return {split: md5 for split, md5 in found.items() if md5}
 
