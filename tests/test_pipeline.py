@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pages
 import pytest
-from chain import EPOCHS, captchalab, clone, dvc, finished, own_tests
+from chain import EPOCHS, captchalab, dvc, finished, own_tests
 from dvc.repo import Repo
 from servers import free_port, get, running
 from story import Story, ask
@@ -334,29 +334,6 @@ def test_mlflows_pages_show_one_row_a_network_and_their_curves_on_one_chart(stor
     assert {path.name for path in tmp_path.iterdir()} >= {"mlflow.png", "mlflow-compare.png"}
 
 
-# The README's two commands in their order, small: what a user has changed and run fails no test.
-
-
-def test_after_the_chain_the_projects_own_files_pass_the_tests(story):
-    """Other captchas, a chain that has run, an experiment, a champion, another commit."""
+def test_the_chains_workspace_passes_the_tests(story):
+    """The README's two commands in their order, small: other captchas, a finished chain, an experiment, a champion."""
     own_tests(story.folder)
-
-
-def test_smoke_runs_the_users_captchas_and_their_workspace_passes_the_tests(root, smoke_text, tmp_path):
-    folder = clone(root, tmp_path / "clone", smoke_text)
-    content = yaml.parse(smoke_text)
-    captcha = {"alphabet": "abcdefghijklmnopqrstuvwxyz", "length": 5, "width_px": 170, "height_px": 80}
-    content["captcha"].update(captcha)
-    (folder / "params.yaml").write_text(yaml.dump(content))  # not committed
-    done = captchalab(folder, "smoke", "--keep")
-    line = "smoke: captchas of 5 characters out of 'abcdefghijklmnopqrstuvwxyz' (26), 170 x 80 px, grey\n"
-    assert done.stdout.startswith(line)
-    [kept] = re.findall(r"the whole chain ran, in (\S+)", done.stdout)
-    try:
-        drawn = files.read_json(Path(kept) / "data" / "test" / "meta.json")
-        assert {key: drawn[key] for key in captcha} == captcha
-        assert (Path(kept) / "reports" / "index.html").exists()
-        own_tests(folder)
-        own_tests(Path(kept))
-    finally:
-        shutil.rmtree(kept)
