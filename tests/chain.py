@@ -12,7 +12,7 @@ from captchalab.training.journal import read_history
 
 GIT = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
 EPOCHS = 25  # of the CNN's stages: time enough to be killed in
-# Two digits on a small picture: a CNN reads many of them after seconds, a CTC network does not yet.
+# Two digits on a small image: a CNN reads many of them right after seconds, a CTC network not yet.
 SMALL = f"""
 captcha: {{alphabet: "0123456789", length: 2, width_px: 64, height_px: 32}}
 splits: {{train: {{images: 4000}}, valid: {{images: 100}}, test: {{images: 300}}}}
@@ -79,7 +79,7 @@ def clone(root: Path, to: Path, text: str) -> Path:
 def finished(root: Path, smoke: str, to: Path) -> Path:
     """A finished chain whose `dvc` was killed (-9) in the middle of train@cnn and of finetune@cnn.
 
-    And an experiment in a temporary copy, `longer`, with a CNN that was trained longer and reads more.
+    And an experiment in a temporary copy, `longer`, with a CNN that was trained longer and is better.
     """
     os.environ.pop("DVC_ROOT", None)
     folder = clone(root, to, text(smoke))

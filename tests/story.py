@@ -1,6 +1,6 @@
-"""A person's story on the chain's networks, each step a process of its own.
+"""A user's story on the chain's networks, each step a process of its own.
 
-Promote the first network, try a worse one, promote a better one, read with it, roll back, read again.
+Promote the first network, try a worse one, promote a better one, predict, roll back, predict again.
 """
 
 import base64
@@ -59,9 +59,9 @@ class Story:
         return client.search_runs([experiment], wanted)[0].info.run_id
 
 
-def ask(port: int, picture: bytes) -> tuple[int, dict]:
+def ask(port: int, image: bytes) -> tuple[int, dict]:
     """curl, as the README shows it: (status, answer)."""
-    body = json.dumps({"inputs": [base64.b64encode(picture).decode()]})
+    body = json.dumps({"inputs": [base64.b64encode(image).decode()]})
     done = subprocess.run(
         ["curl", "-s", "-w", "\n%{http_code}", f"http://127.0.0.1:{port}/invocations",
          "-H", "Content-Type: application/json", "-d", body],

@@ -1,4 +1,4 @@
-"""The whole chain, small, for real: `dvc repro` in a clone, with kills on the way, and what a person does with it."""
+"""The whole chain, small, for real: `dvc repro` in a clone, with kills on the way, and what a user does with it."""
 
 import json
 import re
@@ -43,14 +43,14 @@ def runs(client, **tags: str) -> list:
 
 
 @pytest.mark.parametrize(("stage", "log"), [("train", "finetune.log"), ("finetune", "last.log")])
-def test_after_kill_9_the_next_repro_goes_on_from_the_last_epoch(chain, stage, log):
+def test_after_kill_9_the_next_repro_resumes_from_the_last_epoch(chain, stage, log):
     assert f"{stage} cnn: goes on after epoch" in (chain / log).read_text()
     rows = read_history(chain / "models" / "cnn" / stage / "history.csv")
     assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-def test_the_killed_stage_goes_on_in_its_own_mlflow_run(client, stage):
+def test_the_killed_stage_resumes_in_its_own_mlflow_run(client, stage):
     [run] = runs(client, stage=stage, kind="cnn")
     assert run.info.status == "FINISHED"
     steps = [metric.step for metric in client.get_metric_history(run.info.run_id, "val/loss")]
@@ -58,7 +58,7 @@ def test_the_killed_stage_goes_on_in_its_own_mlflow_run(client, stage):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_contract_file_is_there(chain, kind):
+def test_every_contract_file_exists(chain, kind):
     for name in ("images.npy", "labels.npy", "meta.json", "samples.png"):
         assert (chain / "data" / "test" / name).exists()
     for stage in ("train", "finetune"):
@@ -70,10 +70,10 @@ def test_every_contract_file_is_there(chain, kind):
     header, *lines = (chain / "reports" / kind / "predictions.csv").read_text().splitlines()
     assert header == "index,truth,prediction,confidence"
     assert len(lines) == metrics["n"] == 300
-    pictures = {path.name for path in (chain / "reports" / kind / "plots").iterdir()}
+    plots = {path.name for path in (chain / "reports" / kind / "plots").iterdir()}
     expected = {"curves", "confusions", "accuracies", "reliability", "worst", "doubtful", "network"}
     expected |= {"ctc_output"} if kind == "ctc" else set()
-    assert pictures == {f"{name}.png" for name in expected}
+    assert plots == {f"{name}.png" for name in expected}
     assert files.read_json(chain / "models" / kind / "export" / "parity.json")["texts_that_differ"] == 0
 
 
@@ -86,7 +86,7 @@ def test_the_comparison_is_of_the_same_images(chain):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_fine_tuned_network_is_one_row_with_its_test_figures(chain, client, kind):
+def test_a_fine_tuned_network_is_one_row_with_its_test_metrics(chain, client, kind):
     [run] = runs(client, stage="finetune", kind=kind)
     metrics = files.read_json(chain / "reports" / kind / "metrics.json")
     assert run.info.run_name.startswith(f"{kind} finetune ")
@@ -178,15 +178,15 @@ def test_files_lead_to_the_runs_that_made_them(chain, client, kind):
         assert found["inputs"] == {split: lock[f"generate@{split}"]["outs"][0]["md5"] for split in params.SPLITS}
 
 
-def test_test_figures_hang_on_the_model_and_its_data_set(chain, client):
+def test_test_metrics_belong_to_the_model_and_its_data_set(chain, client):
     experiment = client.get_experiment_by_name("captchalab-smoke").experiment_id
     [best, *_] = client.search_logged_models(
         [experiment], order_by=[{"field_name": "metrics.test/exact", "ascending": False}]
     )
     assert best.name == "captcha-cnn" and best.status == "READY"
-    figures = {metric.key: metric for metric in best.metrics}
+    metrics = {metric.key: metric for metric in best.metrics}
     test = yaml.read(chain / "dvc.lock")["stages"]["generate@test"]["outs"][0]["md5"]
-    assert (figures["test/exact"].dataset_name, figures["test/exact"].dataset_digest) == ("test", test)
+    assert (metrics["test/exact"].dataset_name, metrics["test/exact"].dataset_digest) == ("test", test)
 
 
 def test_outs_from_the_run_cache_lead_to_the_run_that_made_them(chain, client):
@@ -229,7 +229,7 @@ def test_a_second_clone_pulls_and_predicts_without_training(chain, tmp_path):
     assert "up to date" in dvc(second, "repro", "--allow-missing", "--dry").stdout
 
 
-# What a person does with the networks then; each step is a process of its own (`story`).
+# What a user does with the networks then; each step is a process of its own (`story`).
 
 
 @pytest.fixture(scope="module")
@@ -318,7 +318,7 @@ def test_it_is_served_where_neither_captchalab_nor_keras_is_installed(story, pic
     assert answer["predictions"][0]["text"] == json.loads(story.read_with_first.stdout)[0]["text"]
 
 
-def test_mlflows_pages_show_one_row_a_network_and_their_curves_on_one_chart(story, tmp_path):
+def test_mlflows_pages_show_one_row_per_network_and_their_curves_on_one_chart(story, tmp_path):
     port = free_port()
     command = [sys.executable, "-m", "captchalab.cli", "ui", "--port", port]
     log = story.folder / "ui.log"

@@ -50,7 +50,7 @@ def export_untrained(params: Params, kind: Kind, project: Project) -> Path:
 
 
 def put(project: Project, kind: Kind, model: Path, right: int, val_exact: float = 0.5, name: str = "") -> None:
-    """A fine-tuned network in the workspace which reads the first `right` test captchas.
+    """A fine-tuned network in the workspace whose predictions of the first `right` test captchas are right.
 
     Args:
         model: models/<kind> of `export_untrained`; each call makes another network of it.
