@@ -121,6 +121,13 @@ def test_without_git_a_profile_is_refused(project):
         profiles.apply(project, "colour")
 
 
+def test_without_git_nothing_is_copied_and_a_sentence_says_why(project, tmp_path):
+    subprocess.run(["rm", "-rf", ".git"], cwd=project.root, check=True)
+    with pytest.raises(UserError, match=r"cannot be copied \(fatal: not a git repository.*git lists the files"):
+        profiles.copy_project(project.root, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 # The project's own profiles
 
 

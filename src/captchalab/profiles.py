@@ -100,12 +100,16 @@ def describe(captcha: CaptchaParams) -> str:
 
 
 def copy_project(root: Path, to: Path) -> None:
-    """The project's files, as they are now, without what runs have made."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=root, capture_output=True, check=True,
-    ).stdout.decode()  # fmt: skip
-    for name in filter(None, listed.split("\0")):
+    """The project's files, as they are now, without what runs have made.
+
+    Raises:
+        UserError: it is not in a git repository.
+    """
+    list_files = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    listed = subprocess.run(list_files, cwd=root, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        raise UserError(f"{root} cannot be copied ({listed.stderr.strip()}): git lists the files of a project.")
+    for name in filter(None, listed.stdout.split("\0")):
         source = root / name
         if source.is_file() and name != "dvc.lock" and not name.startswith("reports/"):
             (to / name).parent.mkdir(parents=True, exist_ok=True)

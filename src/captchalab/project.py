@@ -32,7 +32,7 @@ class StagePaths(NamedTuple):
 
 @dataclass(frozen=True)
 class Project:
-    """A folder with params.yaml and dvc.yaml, and all that lies in it."""
+    """A folder with params.yaml and dvc.yaml, and the place of every file in it."""
 
     root: Path
 
@@ -117,7 +117,7 @@ class Project:
         )
 
     def check_network(self, kind: "Kind") -> None:
-        """Refuse a fine-tuned network that is not there as a whole.
+        """Refuse a fine-tuned network of which a file is missing.
 
         Raises:
             UserError: a file is missing.
