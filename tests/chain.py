@@ -99,7 +99,7 @@ def _kill_in(folder: Path, stage: str) -> None:
         repro = subprocess.Popen(["dvc", "repro"], cwd=folder, env=profiles.copy_environment(), stdout=log, stderr=log)
         deadline = time.monotonic() + 3000
         while time.monotonic() < deadline and repro.poll() is None:
-            found = list(folder.glob(f".checkpoints/cnn-{stage}-*/state.npz"))
+            found = list(folder.glob(f".checkpoints/cnn-{stage}-*/epoch-*.npz"))
             if found and len(read_history(found[0].parent / "history.csv")) >= 2:
                 break
             time.sleep(0.05)

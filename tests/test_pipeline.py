@@ -44,7 +44,7 @@ def runs(client, **tags: str) -> list:
 
 @pytest.mark.parametrize(("stage", "log"), [("train", "finetune.log"), ("finetune", "last.log")])
 def test_after_kill_9_the_next_repro_resumes_from_the_last_epoch(chain, stage, log):
-    assert f"{stage} cnn: goes on after epoch" in (chain / log).read_text()
+    assert f"{stage} cnn: resumes after epoch" in (chain / log).read_text()
     rows = read_history(chain / "models" / "cnn" / stage / "history.csv")
     assert [row["epoch"] for row in rows] == list(range(1, EPOCHS + 1))
 

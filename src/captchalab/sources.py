@@ -20,6 +20,7 @@ LEAVES_NO_MARK = {
     "captchalab.reading.errors": "an exception without content",
     "captchalab.sources": "names modules; gives no number",
     "captchalab.training.checkpoints": "a stage ends with the same weights with and without a kill",
+    "captchalab.training.console": "what a stage prints",
     "captchalab.training.journal": "keeps the numbers that training.fit has found",
     "captchalab.yaml": "reads values, and DVC tracks each value itself",
 }
@@ -41,8 +42,9 @@ def shaping(module: str) -> list[str]:
 
 
 def path(module: str) -> Path:
-    """A module's file."""
-    return PACKAGE.parent.joinpath(*module.split(".")).with_suffix(".py")
+    """A module's file; of a package, its __init__.py."""
+    place = PACKAGE.parent.joinpath(*module.split("."))
+    return place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
 
 
 def version(module: str) -> str:

@@ -14,9 +14,10 @@ from captchalab.data import dataset
 from captchalab.errors import UserError
 from captchalab.params import Params, SplitParams
 from captchalab.project import StagePaths
-from captchalab.training.checkpoints import Checkpoint
-from captchalab.training.fit import Progress, Task, fit
+from captchalab.training.checkpoints import Checkpoints
+from captchalab.training.fit import fit
 from captchalab.training.journal import HISTORY, Journal, read_history
+from captchalab.training.progress import Progress, Task
 from captchalab.training.validation import validate
 
 
@@ -83,7 +84,7 @@ def test_the_saved_weights_are_the_best_epochs(trained, smoke, splits):
     assert found["val/loss"] == pytest.approx(best["val/loss"], rel=1e-5)
 
 
-def test_fine_tuning_goes_on_from_the_trained_weights(trained, smoke, splits, tmp_path):
+def test_fine_tuning_starts_from_the_trained_weights(trained, smoke, splits, tmp_path):
     kind, folder = trained
     fit(task(smoke, kind, "finetune"), paths(splits, tmp_path, folder / "out" / "model.keras"), {})
     before = read_history(folder / "out" / "history.csv")[0]
@@ -98,9 +99,9 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import test_fit as t
 from captchalab import params, yaml
-from captchalab.training.fit import Nobody
+from captchalab.training.fit import NoFollower
 
-class Kill(Nobody):
+class Kill(NoFollower):
     epochs = 0
     def epoch(self):
         self.epochs += 1
@@ -138,26 +139,61 @@ def same_files(one: Path, other: Path) -> bool:
     return all((one / name).read_bytes() == (other / name).read_bytes() for name in ("model.keras", "history.csv"))
 
 
-def test_after_kill_9_a_stage_ends_as_if_nothing_had_happened(trained, smoke, splits, tmp_path, killed, capsys):
+def test_after_kill_9_a_stage_resumes_and_ends_bit_for_bit_the_same(trained, smoke, splits, tmp_path, killed, capsys):
     kind, folder = trained
     killed(kind, tmp_path)
     assert not (tmp_path / "out").exists()
     fit(task(smoke, kind), paths(splits, tmp_path), {})
-    assert "goes on after epoch 2 of 3" in capsys.readouterr().out
+    assert "resumes after epoch 2 of 3" in capsys.readouterr().out
     assert same_files(tmp_path / "out", folder / "out")
 
 
-def test_a_killed_stream_goes_on_with_the_pictures_that_were_next(smoke, splits, tmp_path, killed):
+def test_a_killed_stream_resumes_with_the_images_that_were_next(smoke, splits, tmp_path, killed):
     fit(task(smoke, "cnn", source="stream"), paths(splits, tmp_path / "whole"), {})
     killed("cnn", tmp_path / "again", "source=stream")
     fit(task(smoke, "cnn", source="stream"), paths(splits, tmp_path / "again"), {})
     assert same_files(tmp_path / "again" / "out", tmp_path / "whole" / "out")
 
 
+def checkpoints_in(folder: Path) -> Checkpoints:
+    """Of the one stage that was stopped there."""
+    [stopped] = [path for path in (folder / "checkpoints").iterdir() if path.is_dir()]
+    return Checkpoints(stopped)
+
+
+def test_a_truncated_checkpoint_costs_one_epoch_and_no_bit(trained, smoke, splits, tmp_path, killed, capsys):
+    kind, folder = trained
+    killed(kind, tmp_path)
+    newest = checkpoints_in(tmp_path).paths()[0]
+    newest.write_bytes(newest.read_bytes()[:-1000])
+    fit(task(smoke, kind), paths(splits, tmp_path), {})
+    said = capsys.readouterr().out
+    assert f"{newest} is damaged (its content does not match its digest): removed" in said
+    assert "resumes after epoch 1 of 3" in said
+    assert same_files(tmp_path / "out", folder / "out")
+
+
+@pytest.mark.parametrize("journal", ["intact", "damaged"])
+def test_without_an_intact_checkpoint_or_journal_a_stage_starts_anew(smoke, splits, tmp_path, killed, capsys, journal):
+    killed("cnn", tmp_path)
+    if journal == "intact":
+        for path in checkpoints_in(tmp_path).paths():
+            content = path.read_bytes()
+            path.write_bytes(content[:500] + bytes([content[500] ^ 1]) + content[501:])
+    else:
+        (checkpoints_in(tmp_path).folder / "journal.json").write_text("{")
+    fit(task(smoke, "cnn"), paths(splits, tmp_path), {})
+    said = capsys.readouterr().out
+    assert "starts anew" in said
+    assert "resumes after" not in said
+    assert [row["epoch"] for row in read_history(tmp_path / "out" / "history.csv")] == [1, 2, 3]
+
+
 def test_a_stage_killed_in_its_first_epoch_keeps_its_journal(smoke, splits, tmp_path, killed):
     killed("cnn", tmp_path)
     [folder] = [path for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()]
-    (folder / "state.npz").unlink()
+    for checkpoint in Checkpoints(folder).paths():
+        checkpoint.unlink()
     before = Journal(folder).about["id"]
     fit(task(smoke, "cnn"), paths(splits, tmp_path), {})
     assert Journal(tmp_path / "out").about["id"] == before
@@ -167,7 +203,7 @@ def test_a_stage_killed_in_its_first_epoch_keeps_its_journal(smoke, splits, tmp_
 def test_a_checkpoint_of_other_parameters_is_not_picked_up(smoke, splits, tmp_path, killed, capsys):
     killed("cnn", tmp_path)
     fit(task(smoke, "cnn", learning_rate=2e-3), paths(splits, tmp_path), {})
-    assert "goes on after" not in capsys.readouterr().out
+    assert "resumes after" not in capsys.readouterr().out
 
 
 def test_a_loss_that_is_no_number_stops_with_a_sentence_and_leaves_nothing(smoke, splits, tmp_path):
@@ -188,9 +224,13 @@ def test_the_same_stage_twice_at_once_is_refused(smoke, splits, tmp_path, killed
 
 def test_fine_tuning_of_other_captchas_is_refused(trained, smoke, splits, tmp_path):
     kind, folder = trained
-    other = task(smoke, kind, "finetune")._replace(captcha=smoke.captcha.model_copy(update={"length": 3}))
-    with pytest.raises(UserError, match="params.yaml says 3|reads other captchas than params.yaml describes"):
-        fit(other, paths(splits, tmp_path, folder / "out" / "model.keras"), {})
+    captcha = smoke.captcha.model_copy(update={"length": 3})
+    for split, images in (("train", 16), ("valid", 16)):
+        dataset.generate(captcha, split, SplitParams(images=images), 1, tmp_path / split, workers=1)
+    model = folder / "out" / "model.keras"
+    other = task(smoke, kind, "finetune")._replace(captcha=captcha)
+    with pytest.raises(UserError, match=rf"{model} reads other captchas than params.yaml describes: run `dvc repro`"):
+        fit(other, paths(tmp_path, tmp_path, model), {})
 
 
 def test_a_network_that_reads_nothing_says_until_when_that_is_normal(smoke, splits, tmp_path, capsys):
@@ -201,7 +241,7 @@ def test_a_network_that_reads_nothing_says_until_when_that_is_normal(smoke, spli
 
 
 @pytest.mark.parametrize(
-    ("best_by", "readings", "best_epoch"),
+    ("best_by", "epochs", "best_epoch"),
     [
         ("exact", [(0.5, 1.0), (0.7, 2.0), (0.6, 0.1)], 2),
         ("exact", [(0.5, 1.0), (0.5, 0.9), (0.5, 0.95)], 2),  # ties by loss
@@ -209,14 +249,14 @@ def test_a_network_that_reads_nothing_says_until_when_that_is_normal(smoke, spli
         ("exact", [(0.0, 9.0), (0.0, 8.0)], 2),  # on the plateau the loss decides
     ],
 )
-def test_the_best_epoch(best_by, readings, best_epoch):
+def test_the_best_epoch(best_by, epochs, best_epoch):
     progress = Progress()
-    for exact, loss in readings:
+    for exact, loss in epochs:
         progress.count({"val/exact": exact, "val/loss": loss}, best_by)
     assert progress.best_epoch == best_epoch
 
 
-def test_patience_starts_when_reading_starts(smoke):
+def test_patience_starts_when_the_first_text_is_right(smoke):
     stage = smoke.train.ctc.model_copy(update={"epochs": 100, "patience_epochs": 2})
     progress = Progress()
     for _ in range(10):
@@ -255,5 +295,5 @@ def test_a_checkpoint_is_named_by_stage_and_fingerprint(smoke, splits, tmp_path,
     killed("cnn", tmp_path)
     [folder] = [path for path in (tmp_path / "checkpoints").iterdir() if path.is_dir()]
     assert folder.name.startswith("cnn-train-")
-    state = Checkpoint(folder).load()
+    state, _ = Checkpoints(folder).load()
     assert state is not None and state.progress["epoch"] == 2

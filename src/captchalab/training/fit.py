@@ -4,16 +4,15 @@
     captchalab finetune cnn       stage 2, at 1e-4
 
 Both end with model.keras (the best epoch's weights) and the journal in models/<kind>/<stage>/.
-Figures, times and hardware: the README's table of results.
+Results, times and hardware: the README's table.
 """
 
 import contextlib
 import math
 import shutil
-import sys
 import time
-from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple, Protocol
+from dataclasses import asdict
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -22,86 +21,40 @@ from captchalab.data import batches, dataset
 from captchalab.errors import UserError
 from captchalab.networks import backend, models
 from captchalab.networks.backend import keras
-from captchalab.params import NetworkParams, StageName, StageParams
+from captchalab.params import StageParams
 from captchalab.processes import only_one
 from captchalab.project import StagePaths
-from captchalab.reading.captcha import CaptchaParams, Kind
-from captchalab.training.checkpoints import Checkpoint, State, fingerprint, weights_digest
+from captchalab.training.checkpoints import Checkpoints, State, fingerprint, weights_digest
+from captchalab.training.console import Steps, log, log_epoch
 from captchalab.training.journal import FILES, Journal
+from captchalab.training.progress import Progress, Task
 from captchalab.training.validation import validate
 
 
-class Task(NamedTuple):
-    """What to train."""
-
-    name: StageName
-    kind: Kind
-    captcha: CaptchaParams
-    network: NetworkParams
-    stage: StageParams
-    seed: int
-    experiment: str
-    workers: int = 0
-
-    @property
-    def steps(self) -> int:
-        return self.stage.epochs * self.stage.steps_per_epoch
-
-
 class Follower(Protocol):
-    """Is told of a journal while it grows; never makes training wait or fail."""
+    """Follows a journal while it grows, called after each change; never makes training wait or fail."""
 
     def begin(self, journal: Journal) -> None: ...
     def epoch(self) -> None: ...
     def end(self, status: str) -> None: ...
 
 
-class Nobody:
+class NoFollower:
+    """Follows nothing."""
+
     def begin(self, journal: Journal) -> None: ...
     def epoch(self) -> None: ...
     def end(self, status: str) -> None: ...
-
-
-@dataclass
-class Progress:
-    """How far a stage has come; part of its checkpoint."""
-
-    epoch: int = 0
-    best_epoch: int = 0
-    best: tuple[float, float] = (-math.inf, -math.inf)  # compared in this order, larger is better
-    epochs_without_better: int = 0
-    has_read: bool = False  # off the plateau: at least one text of the valid split was right once
-
-    def count(self, figures: dict[str, float], best_by: str) -> bool:
-        """Take in an epoch's figures; True if it is the best so far."""
-        self.epoch += 1
-        self.has_read = self.has_read or figures["val/exact"] > 0
-        exact, loss = figures["val/exact"], figures["val/loss"]
-        score = (exact, -loss) if best_by == "exact" else (-loss, 0.0)
-        if score > tuple(self.best):
-            self.best, self.best_epoch, self.epochs_without_better = score, self.epoch, 0
-            return True
-        # on the plateau nothing can get better: patience starts where reading starts
-        self.epochs_without_better += self.has_read
-        return False
-
-    def ended(self, stage: StageParams) -> str | None:
-        """Why training ends here, if it does."""
-        if self.epoch >= stage.epochs:
-            return f"all {stage.epochs} epochs"
-        if self.epochs_without_better >= stage.patience_epochs:
-            return f"{self.epochs_without_better} epochs without a better one"
-        return None
 
 
 def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower | None = None) -> None:
-    """Train one stage to its end, from its last finished epoch if a killed one left off there.
+    """Train one stage to its end; one that was stopped resumes after its last finished epoch, bit for bit.
 
     Raises:
         UserError: data or starting model missing or of other captchas; the loss is not a number;
             the same stage runs in another process.
     """
-    follower = follower or Nobody()
+    follower = follower or NoFollower()
     device = backend.start(task.seed)
     valid = dataset.load(paths.valid, task.captcha)
     source = _source(task, paths)
@@ -117,21 +70,22 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
             "versions": backend.versions(),
         }
     )
-    checkpoint = Checkpoint(paths.checkpoints / f"{task.kind}-{task.name}-{key[:16]}")
-    with only_one(checkpoint.folder.with_suffix(".lock"), f"{task.name} {task.kind}"), _closing(source):
+    checkpoints = Checkpoints(paths.checkpoints / f"{task.kind}-{task.name}-{key[:16]}")
+    folder = checkpoints.folder
+    with only_one(folder.with_suffix(".lock"), f"{task.name} {task.kind}"), _closing(source):
         optimizer = _compile(network, task.stage, device)
-        journal = Journal(checkpoint.folder)
+        journal = Journal(folder)
         progress, best = Progress(), []
-        if state := checkpoint.load():
+        if state := _last_state(task, checkpoints, journal):
             progress, best = Progress(**state.progress), state.best
             _restore(network, optimizer, state)
-            say(task, f"goes on after epoch {progress.epoch} of {task.stage.epochs}, where it was stopped")
+            log(task, f"resumes after epoch {progress.epoch} of {task.stage.epochs}")
         if journal.begun:
             journal.go_back_to(progress.epoch)
         else:
             about = _about(task, network, device, {**tags, "fingerprint": key, "data_digest": source.digest})
-            journal = Journal.begin(checkpoint.folder, about)
-            say(
+            journal = Journal.begin(folder, about)
+            log(
                 task,
                 f"{network.model.count_params():,} parameters, {about['params']['images_at_most']:,} images at most, "
                 f"learning rate {task.stage.learning_rate:g}, {device.name}, {device.backend}",
@@ -144,7 +98,7 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
                     best = _arrays(network.model.weights)
                 images = task.stage.batch_size * task.stage.steps_per_epoch
                 journal.add(figures, seconds, images)
-                checkpoint.save(
+                checkpoints.save(
                     State(
                         asdict(progress),
                         _arrays(network.model.variables),
@@ -153,7 +107,7 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
                     )
                 )
                 follower.epoch()
-                _tell_epoch(task, progress, figures, images / seconds, seconds)
+                log_epoch(task, progress, figures, images / seconds, seconds)
         except BaseException as error:
             follower.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
@@ -161,22 +115,18 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
             variable.assign(array)
         best_figures = journal.epochs()[progress.best_epoch - 1].figures
         journal.end({"stopped": reason, "best_epoch": progress.best_epoch, "best": best_figures})
-        models.save(network, checkpoint.folder / "model.keras")
+        models.save(network, folder / "model.keras")
         follower.end("FINISHED")
         with files.atomic_write(paths.out) as out:
             out.mkdir()
             for name in ("model.keras", *FILES):
-                shutil.copyfile(checkpoint.folder / name, out / name)
-        say(
+                shutil.copyfile(folder / name, out / name)
+        log(
             task,
             f"ends after {reason}; best epoch {progress.best_epoch}: "
             f"val exact {best_figures['val/exact']:.2%}, written to {paths.out}",
         )
-        checkpoint.clear()
-
-
-def say(task: Task, text: str) -> None:
-    print(f"{task.name} {task.kind}: {text}", flush=True)
+        checkpoints.clear()
 
 
 def _epoch(
@@ -187,7 +137,7 @@ def _epoch(
     valid: dataset.SplitData,
     epoch: int,
 ) -> tuple[dict[str, float], float]:
-    """Train one epoch and look at the valid split: its figures, and the seconds of training."""
+    """Train one epoch and validate: its metrics, and the seconds of training."""
     steps = task.stage.steps_per_epoch
     first, last = epoch * steps, (epoch + 1) * steps
     rates = [float(optimizer.learning_rate)]
@@ -195,7 +145,7 @@ def _epoch(
         rates.append(task.stage.learning_rate)
     started = time.perf_counter()
     losses = []
-    with _progress_bar(task, epoch) as bar:
+    with Steps(task, epoch) as done:
         for batch in source.batches(first, steps):
             loss = float(network.model.train_on_batch(batch.images, batch.labels))
             losses.append(loss)
@@ -204,8 +154,7 @@ def _epoch(
                     f"{task.name} {task.kind}: the loss is {loss} in epoch {epoch + 1}: lower "
                     f"{task.name}.{task.kind}.learning_rate = {task.stage.learning_rate:g}, or set clip_norm."
                 )
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            bar.update()
+            done.add(loss)
     seconds = time.perf_counter() - started
     return {
         "epoch": epoch + 1,
@@ -269,6 +218,20 @@ def _restore(network: models.Network, optimizer: Any, state: State) -> None:
             variable.assign(array)
 
 
+def _last_state(task: Task, checkpoints: Checkpoints, journal: Journal) -> State | None:
+    """The newest checkpoint that is intact and whose epochs the journal holds; says what is left out."""
+    state, damaged = checkpoints.load()
+    for path in damaged:
+        log(task, f"{path} is damaged (its content does not match its digest): removed")
+    if (state or journal.begun) and not journal.holds(state.progress["epoch"] if state else 0):
+        log(task, f"the journal in {journal.folder} is damaged or lacks epochs: starts anew")
+        checkpoints.clear()
+        return None
+    if damaged and not state:
+        log(task, "no intact checkpoint is left: starts anew")
+    return state
+
+
 def _arrays(variables: list[Any]) -> list[np.ndarray]:
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
@@ -297,37 +260,3 @@ def _about(task: Task, network: models.Network, device: backend.Device, tags: di
             **tags,
         },
     }
-
-
-def _tell_epoch(task: Task, progress: Progress, figures: dict[str, float], images_per_s: float, seconds: float) -> None:
-    best = " (best)" if progress.best_epoch == progress.epoch else ""
-    say(
-        task,
-        f"epoch {progress.epoch}/{task.stage.epochs}  loss {figures['train/loss']:.4f}  "
-        f"val loss {figures['val/loss']:.4f}  val exact {figures['val/exact']:.2%}{best}  "
-        f"{images_per_s:,.0f} images/s  {seconds:.0f} s",
-    )
-    if not progress.has_read:
-        step = int(figures["step"])
-        until = task.stage.plateau_steps
-        if step <= until:
-            say(task, f"nothing read yet after {step:,} steps; such a plateau is normal until step {until:,}")
-        else:
-            say(
-                task,
-                f"nothing read after {step:,} steps, and past step {until:,} that is not normal: stop it, and "
-                f"look at {task.name}.{task.kind}.learning_rate and the pictures (data/train/samples.png)",
-            )
-
-
-def _progress_bar(task: Task, epoch: int) -> Any:
-    """Steps and loss in a terminal; nothing in a log file, where each epoch has its line."""
-    from tqdm import tqdm
-
-    return tqdm(
-        total=task.stage.steps_per_epoch,
-        desc=f"{task.name} {task.kind} epoch {epoch + 1}/{task.stage.epochs}",
-        unit="step",
-        leave=False,
-        disable=not sys.stderr.isatty(),
-    )

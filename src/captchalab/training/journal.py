@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from captchalab import files
+from captchalab.errors import UserError
 
 FILES = ("journal.json", "history.csv", "timing.json", "run.json")
 HISTORY = (
@@ -78,6 +79,13 @@ class Journal:
         return [
             Epoch(row, t["seconds"], t["images_per_s"], t["ended_at"]) for row, t in zip(rows, timing, strict=False)
         ]
+
+    def holds(self, epoch: int) -> bool:
+        """Whether it can be read, and has the epochs up to this one."""
+        try:
+            return self.begun and bool(self.about["id"]) and len(self.epochs()) >= epoch
+        except (UserError, KeyError, TypeError, ValueError, OSError):
+            return False
 
     def add(self, figures: dict[str, float], seconds: float, images: int) -> None:
         epochs = [*self.epochs(), Epoch(figures, round(seconds, 2), round(images / seconds, 1), _now())]

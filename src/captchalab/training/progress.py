@@ -1,0 +1,57 @@
+"""What to train, and how far it has come: which epoch is the best, and when to stop. Pure decisions."""
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from captchalab.params import NetworkParams, StageName, StageParams
+from captchalab.reading.captcha import CaptchaParams, Kind
+
+
+class Task(NamedTuple):
+    """What to train."""
+
+    name: StageName
+    kind: Kind
+    captcha: CaptchaParams
+    network: NetworkParams
+    stage: StageParams
+    seed: int
+    experiment: str
+    workers: int = 0
+
+    @property
+    def steps(self) -> int:
+        return self.stage.epochs * self.stage.steps_per_epoch
+
+
+@dataclass
+class Progress:
+    """How far a stage has come; part of its checkpoint."""
+
+    epoch: int = 0
+    best_epoch: int = 0
+    best: tuple[float, float] = (-math.inf, -math.inf)  # compared in this order, larger is better
+    epochs_without_better: int = 0
+    has_read: bool = False  # off the plateau: at least one text of the valid split was right once
+
+    def count(self, figures: dict[str, float], best_by: str) -> bool:
+        """Take in an epoch's metrics; True if it is the best so far."""
+        self.epoch += 1
+        self.has_read = self.has_read or figures["val/exact"] > 0
+        exact, loss = figures["val/exact"], figures["val/loss"]
+        score = (exact, -loss) if best_by == "exact" else (-loss, 0.0)
+        if score > tuple(self.best):
+            self.best, self.best_epoch, self.epochs_without_better = score, self.epoch, 0
+            return True
+        # on the plateau nothing can get better: patience starts where reading starts
+        self.epochs_without_better += self.has_read
+        return False
+
+    def ended(self, stage: StageParams) -> str | None:
+        """Why training ends here, if it does."""
+        if self.epoch >= stage.epochs:
+            return f"all {stage.epochs} epochs"
+        if self.epochs_without_better >= stage.patience_epochs:
+            return f"{self.epochs_without_better} epochs without a better one"
+        return None
