@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from captchalab.evaluation.analysis import align, calibration_error, confuse, detail, reliability
+from captchalab.evaluation.analysis import align, calibration_error, confuse, detail, parts, reliability
 from captchalab.reading.decoding import Prediction
 
 
@@ -56,9 +56,35 @@ def test_captchas_with_a_zero_or_an_o_are_apart(smoke):
     assert (found["without_0_or_O"]["exact"], found["without_0_or_O"]["n"]) == (1.0, 1)
 
 
-def test_an_alphabet_without_them_has_no_such_figures(smoke):
+@pytest.mark.parametrize(
+    ("alphabet", "expected"),
+    [
+        (
+            "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ",
+            [("with_0_or_O", "with 0 or O"), ("without_0_or_O", "without 0 and O")],
+        ),
+        ("0o1", [("with_0_or_o", "with 0 or o"), ("without_0_or_o", "without 0 and o")]),
+        ("aOo", [("with_O_or_o", "with O or o"), ("without_O_or_o", "without O and o")]),
+        ("oO0", [("with_0_or_O_or_o", "with 0, O or o"), ("without_0_or_O_or_o", "without 0, O and o")]),
+        ("0123456789", []),
+        ("abcdefghijklmnopqrstuvwxyz", []),
+        ("AB", []),
+    ],
+)
+def test_characters_drawn_alike_are_those_the_alphabet_has(alphabet, expected):
+    assert [(part.key, part.label) for part in parts(alphabet)] == expected
+
+
+def test_lower_case_o_is_drawn_like_zero_too(smoke):
+    captcha = smoke.captcha.model_copy(update={"alphabet": "0oab", "length": 2})
+    found = detail(["0a", "ob", "ab"], predictions("oa", "ob", "ab"), captcha)
+    assert (found["with_0_or_o"]["exact"], found["with_0_or_o"]["n"]) == (0.5, 2)
+    assert (found["without_0_or_o"]["exact"], found["without_0_or_o"]["n"]) == (1.0, 1)
+
+
+def test_an_alphabet_without_them_has_no_such_keys(smoke):
     captcha = smoke.captcha.model_copy(update={"alphabet": "AB", "length": 2})
-    assert "with_0_or_O" not in detail(["AB"], predictions("AB"), captcha)
+    assert not any(key.startswith("with") for key in detail(["AB"], predictions("AB"), captcha))
 
 
 def test_confidence_is_held_against_what_is_right(smoke):

@@ -1,4 +1,4 @@
-"""Every picture is a PNG, the same bytes for the same data, and can be drawn of next to nothing."""
+"""Every plot is a PNG, the same bytes for the same data, and can be drawn of next to nothing."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,10 +27,10 @@ def draw(tmp_path: Path) -> Draw:
         for name in (".a.png.partial-1", "b"):
             function(*args, tmp_path / name)
             contents.append((tmp_path / name).read_bytes())
-        with Image.open(tmp_path / name) as picture:
-            assert picture.format == "PNG"
-            assert "Software" not in picture.info
-            assert np.ptp(np.asarray(picture.convert("L"))) > 50, "an empty picture"
+        with Image.open(tmp_path / name) as image:
+            assert image.format == "PNG"
+            assert "Software" not in image.info
+            assert np.ptp(np.asarray(image.convert("L"))) > 50, "an empty plot"
         assert contents[0] == contents[1]
         assert len(contents[0]) < 300_000
         return contents[0]
@@ -129,17 +129,17 @@ def test_reliability(draw: Draw) -> None:
     draw(plots.reliability, rows[:1], 0.05)
 
 
-class TestSheet:
+class TestImageGrid:
     @pytest.mark.parametrize("n", [0, 1, 5, 24])
     def test_of_so_many(self, draw: Draw, n: int) -> None:
-        draw(plots.sheet, shown(n), "Least certain")
+        draw(plots.image_grid, shown(n), "Least certain")
 
     @pytest.mark.parametrize("prediction", ["ABC", "", "ABCD", "$$$", "X" * 40])
-    def test_of_what_was_read(self, draw: Draw, prediction: str) -> None:
-        draw(plots.sheet, shown(2, prediction), "Least certain")
+    def test_of_the_prediction(self, draw: Draw, prediction: str) -> None:
+        draw(plots.image_grid, shown(2, prediction), "Least certain")
 
     def test_of_colour(self, draw: Draw) -> None:
-        draw(plots.sheet, shown(2, channels=3), "Least certain")
+        draw(plots.image_grid, shown(2, channels=3), "Least certain")
 
 
 @pytest.mark.parametrize("n", [1, 4])

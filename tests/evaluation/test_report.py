@@ -120,6 +120,22 @@ class TestCompare:
         assert "&lt;&amp;&gt;" in page(project)
         assert "with 0 or O" not in page(project)
 
+    @pytest.mark.parametrize(
+        ("alphabet", "label"),
+        [("0123456789", None), ("abcdefghijklmnopqrstuvwxyz", None), ("01abcdefghijklmnopqrstuvwxyz", "with 0 or o")],
+        ids=["digits", "lower case", "digits and lower case"],
+    )
+    def test_other_captchas(self, tmp_path: Path, alphabet: str, label: str | None) -> None:
+        captcha = CaptchaParams(alphabet=alphabet, length=5, width_px=170, height_px=80, channels=1)
+        project, truths = draw(tmp_path, captcha)
+        result = compare(project, truths, cnn=spoilt(truths, 8), ctc=truths, captcha=captcha)
+        assert result["only_ctc"] == 8
+        html = page(project)
+        assert "40 test captchas of 5 characters" in html
+        assert 'width="170" height="80"' in html
+        assert ("exact match with" in html) == (label is not None)
+        assert label is None or f"<tr><th>exact match {label}</th>" in html
+
     def test_two_perfect_networks(self, project: Project, truths: list[str]) -> None:
         result = compare(project, truths, cnn=truths, ctc=truths)
         assert (result["mcnemar_p"], result["better"]) == (1.0, None)
@@ -211,7 +227,7 @@ def write_reports(
     plots.reliability(details["reliability"], details["calibration_error"], pictures / "reliability.png")
     plots.network([LayerRow("logits", "Dense", (3, 5), 99)], kind, pictures / "network.png")
     for name in ("worst", "doubtful", "ctc_output"):
-        plots.sheet([], name, pictures / f"{name}.png")
+        plots.image_grid([], name, pictures / f"{name}.png")
 
 
 def history(epochs: int) -> list[dict[str, float]]:

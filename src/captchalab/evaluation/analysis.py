@@ -10,7 +10,29 @@ from captchalab.reading.captcha import CaptchaParams
 from captchalab.reading.decoding import Prediction
 from captchalab.statistics import Proportion, wilson
 
-CONFUSABLE = "0O"  # 20 % of all captchas of four from 36 classes hold one of these
+CONFUSABLE = "0Oo"  # drawn alike; one of four characters from 36 classes is 0 or O in 20 % of all captchas
+
+
+class Part(NamedTuple):
+    """The captchas with, or those without, characters that are drawn alike."""
+
+    key: str  # in details.json
+    label: str
+    characters: str
+    has_them: bool
+
+
+def parts(alphabet: str) -> list[Part]:
+    """With 0 or O, and without 0 and O; none where the alphabet has only one of the characters drawn alike."""
+    found = "".join(char for char in CONFUSABLE if char in alphabet)
+    if len(found) < 2:
+        return []
+    key = "_or_".join(found)
+    first, last = ", ".join(found[:-1]), found[-1]
+    return [
+        Part(f"with_{key}", f"with {first} or {last}", found, True),
+        Part(f"without_{key}", f"without {first} and {last}", found, False),
+    ]
 
 
 def align(truth: str, prediction: str) -> list[tuple[str, str]]:
@@ -73,7 +95,7 @@ def calibration_error(bins: Sequence[Bin]) -> float:
 
 
 def detail(truths: Sequence[str], predictions: Sequence[Prediction], captcha: CaptchaParams) -> dict[str, Any]:
-    """The content of details.json: accuracy by position and by character, with and without 0/O, by confidence.
+    """The content of details.json: accuracy by position and by character, exact match by confidence and by `parts`.
 
     A character counts as right where a shortest edit pairs it with itself.
     """
@@ -95,10 +117,13 @@ def detail(truths: Sequence[str], predictions: Sequence[Prediction], captcha: Ca
             {"low": b.low, "high": b.high, "confidence": b.confidence, **b.exact.as_metrics("exact")} for b in bins
         ],
     }
-    if set(CONFUSABLE) <= set(captcha.alphabet):
-        for name, wanted in (("with_0_or_O", True), ("without_0_or_O", False)):
-            chosen = [r for truth, r in zip(truths, right, strict=True) if bool(set(truth) & set(CONFUSABLE)) == wanted]
-            details[name] = wilson(sum(chosen), len(chosen)).as_metrics("exact")
+    for part in parts(captcha.alphabet):
+        chosen = [
+            is_right
+            for truth, is_right in zip(truths, right, strict=True)
+            if bool(set(truth) & set(part.characters)) == part.has_them
+        ]
+        details[part.key] = wilson(sum(chosen), len(chosen)).as_metrics("exact")
     return details
 
 

@@ -116,7 +116,7 @@ def draw(
         (doubtful, "Least certain", "doubtful.png"),
     ):
         shown = [plots.Shown(data.images[i], truths[i], predictions[i].text, predictions[i].confidence) for i in rows]
-        plots.sheet(shown, title, out / name)
+        plots.image_grid(shown, title, out / name)
     plots.network(
         models.layer_table(network.model),
         f"{kind}: {network.model.count_params():,} parameters",

@@ -21,7 +21,7 @@ from captchalab import files
 from captchalab.data import dataset
 from captchalab.errors import UserError
 from captchalab.evaluation import metrics
-from captchalab.evaluation.analysis import align
+from captchalab.evaluation.analysis import align, parts
 from captchalab.evaluation.comparison import (
     NAMES,
     Contingency,
@@ -100,7 +100,7 @@ def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str
         for name, rows in groups._asdict().items()
         if name != "both_right"
     }
-    lines = intervals(cnn, ctc)
+    lines = intervals(cnn, ctc, captcha.alphabet)
     page = _environment().get_template("report.html.j2").render(
         comparison=comparison,
         headline=headline(comparison["better"]),
@@ -113,6 +113,7 @@ def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str
             for group in ("test", "network")
             for noted in (False, True)
         },
+        parts=parts(captcha.alphabet),
         intervals=lines,
         ticks=ticks(min(line.low for line in lines), max(line.high for line in lines)),
         groups=groups,
@@ -186,7 +187,7 @@ def _unbroken(text: str) -> str:
     return text.replace(" ", "\u00a0")
 
 
-def intervals(cnn: Network, ctc: Network) -> list[Interval]:
+def intervals(cnn: Network, ctc: Network, alphabet: str) -> list[Interval]:
     """The lines of the interval chart: exact match on all captchas and on parts of them."""
 
     def line(label: str, network: Network, metrics: dict[str, Any], name: str = "exact") -> Interval:
@@ -195,9 +196,9 @@ def intervals(cnn: Network, ctc: Network) -> list[Interval]:
 
     lines = [line("all", network, network.metrics) for network in (cnn, ctc)]
     lines.append(line("told the length", ctc, ctc.metrics, "exact_of_length"))
-    for key, label in (("with_0_or_O", "with 0 or O"), ("without_0_or_O", "without 0 and O")):
-        parts = [(network, network.details.get(key)) for network in (cnn, ctc)]
-        lines += [line(label, network, part) for network, part in parts if part and part["n"]]
+    for part in parts(alphabet):
+        exact = [(network, network.details[part.key]) for network in (cnn, ctc)]
+        lines += [line(part.label, network, values) for network, values in exact if values["n"]]
     return lines
 
 
