@@ -65,7 +65,7 @@ def test_a_lock_is_held_by_one_and_freed_at_the_end(tmp_path):
 
 def test_a_lock_is_freed_by_a_kill(tmp_path):
     script = (
-        "import sys, time; from pathlib import Path; from captchalab.processes import locked, only_one\n"
+        "import sys, time; from pathlib import Path; from captchalab.processes import only_one\n"
         "with only_one(Path(sys.argv[1]), 'x'):\n    print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", script, tmp_path / "a.lock"], stdout=subprocess.PIPE, text=True)
