@@ -20,6 +20,7 @@ from captchalab.reading.errors import UnreadableError
 if TYPE_CHECKING:
     from captchalab.params import Params, Split, StageName
     from captchalab.reading.captcha import Kind
+    from captchalab.reading.predictor import Predictor
 
 KIND = click.Choice(["cnn", "ctc"])
 
@@ -173,14 +174,14 @@ def draw(text: str, count: int, out: Path | None) -> None:
     show_default=True,
     help="champion; cnn or ctc, the workspace's; models:/captcha/VERSION; or a model.onnx.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, with the model's name, instead of a table.")
 def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
-    """Read captchas from picture files, or from all PNG and JPEG files of a folder."""
+    """Predict the texts of image files, or of all PNG and JPEG files of a folder."""
     from captchalab.reading import predictor
     from captchalab.reading.decoding import Prediction
 
-    with _network(model) as onnx:
-        found = predictor.predict_files(predictor.load(onnx), images)
+    with _network(model) as (network, name):
+        found = predictor.predict_files(network, images)
     predictions = [(file, prediction) for file, prediction in found if isinstance(prediction, Prediction)]
     if as_json:
         rows = [
@@ -192,11 +193,14 @@ def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
             }
             for file, prediction in predictions
         ]
-        print(json.dumps(rows, ensure_ascii=False))
+        answer = {"model": name, "network_md5": network.network_md5, "predictions": rows}
+        print(json.dumps(answer, ensure_ascii=False))
     else:
         width = max((len(str(file)) for file, _ in predictions), default=0)
         for file, prediction in predictions:
             print(f"{file!s:<{width}}  {prediction.text:<8}  {prediction.confidence:.4f}")
+    if name != model:  # `champion` does not say which version it is
+        print(f"captchalab: {model} is {name}.", file=sys.stderr)
     errors = [prediction for _, prediction in found if isinstance(prediction, UnreadableError)]
     for error in errors:
         print(f"captchalab: {error}", file=sys.stderr)
@@ -205,25 +209,28 @@ def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
 
 @main.command()
 @click.option("--run", "run_id", help="A fine-tune run's id, instead of the better network of the workspace.")
-@click.option("--force", is_flag=True, help="Whatever the rules say; wants --reason.")
+@click.option("--images", type=click.IntRange(1), help="Captchas to draw, instead of promote.images.")
+@click.option("--force", is_flag=True, help="Whatever the rules say; needs --reason.")
 @click.option("--reason", help="Why it is forced; kept with the version.")
-def promote(run_id: str | None, force: bool, reason: str | None) -> None:
+def promote(run_id: str | None, images: int | None, force: bool, reason: str | None) -> None:
     """Make a network champion if it beats the present one; exit status 3 if it does not."""
     if force != bool(reason):
         raise UserError("--force and --reason TEXT go together: what overrides the rules says why.")
     project, params = _project()
-    from captchalab.registry import cards, registry
+    from captchalab.registry import cards, promotion, registry
     from captchalab.tracking.store import Store, needed
 
     store = Store.of(project)
+    rules = params.promote.model_copy(update={"images": images} if images else {})
     with needed(store):
-        outcome = registry.Registry(project, store).promote(params.promote, run_id, reason)
+        opened = registry.Registry(project, store)
+        outcome = promotion.promote(opened, rules, run_id, reason, params.runtime.workers)
     print(cards.candidate_table(outcome.candidate, outcome.champion, outcome.before and outcome.before.number))
     if outcome.version is None:
-        print(f"Not promoted: {outcome.decision.reason}")
+        print(f"Not promoted (exit status 3): {outcome.decision.reason}")
         sys.exit(3)
     verb = "Promoted" if outcome.decision.better else f"Promoted by force ({reason})"
-    print(f"{verb}: {outcome.decision.reason}\nmodels:/captcha/{outcome.version.number} is champion.")
+    print(f"{verb}: {outcome.decision.reason}\n{outcome.version.name} is champion.")
 
 
 @main.command()
@@ -238,14 +245,14 @@ def rollback() -> None:
         now, back = registry.Registry(project, store).rollback()
     print(
         f"Rolled back from version {now.number} ({now.exact()}) to {back.number} ({back.exact()}): "
-        f"models:/captcha/{back.number} is champion."
+        f"{back.name} is champion."
     )
 
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="One JSON array instead of a table.")
 def models(as_json: bool) -> None:
-    """List the registered versions: aliases, figures, age."""
+    """List the registered versions: aliases, metrics, age."""
     project, _ = _project()
     from captchalab.registry import cards, registry
     from captchalab.tracking.store import Store, needed
@@ -253,7 +260,7 @@ def models(as_json: bool) -> None:
     store = Store.of(project)
     with needed(store):
         opened = registry.Registry(project, store)
-        opened.write_champion()
+        opened.pull_champion()
         versions = opened.versions()
     if as_json:
         print(json.dumps([version.as_json() for version in versions], ensure_ascii=False))
@@ -261,6 +268,22 @@ def models(as_json: bool) -> None:
         print(cards.version_table(versions))
     else:
         print("Nothing is registered yet: `captchalab promote` does it.")
+
+
+@main.command()
+def pull_champion() -> None:
+    """Update the champion's local copy, which `predict` uses, to the registry's champion."""
+    project, _ = _project()
+    from captchalab.registry import registry
+    from captchalab.tracking.store import Store, needed
+
+    store = Store.of(project)
+    with needed(store):
+        opened = registry.Registry(project, store)
+        version = opened.present_champion()
+        pulled = opened.pull_champion()
+    state = "is now" if pulled else "is already"
+    print(f"{project.champion} {state} {version.name}, test exact match {version.exact()}.")
 
 
 @main.command()
@@ -379,8 +402,10 @@ def _free(port: int) -> None:
 
 
 @contextmanager
-def _network(name: str) -> Iterator[Path]:
-    """The ONNX file that --model names; nothing of a model but this file is ever read."""
+def _network(name: str) -> Iterator[tuple["Predictor", str]]:
+    """What --model names, loaded, and its full name; nothing of a model but its ONNX file is ever read."""
+    from captchalab.reading import predictor
+
     if name.startswith("models:/"):
         from captchalab.registry import registry
         from captchalab.tracking import packaging
@@ -391,21 +416,28 @@ def _network(name: str) -> Iterator[Path]:
         with tempfile.TemporaryDirectory() as temporary:
             with needed(store):
                 opened = registry.Registry(project, store)
-                onnx = opened.fetch(opened.find(name), packaging.ONNX, Path(temporary))
-            yield onnx
+                version = opened.find(name)
+                onnx = opened.fetch(version, packaging.ONNX, Path(temporary))
+            yield predictor.load(onnx), version.name
     elif name == "champion":
         from captchalab.registry import champion
 
-        yield champion.network(Project.find())
+        project = Project.find()
+        path = champion.network(project)
+        try:
+            network = predictor.load(path)
+        except UnreadableError:
+            raise UserError(f"{path} is damaged: replace it with `captchalab pull-champion`.") from None
+        yield network, champion.name(project, network.network_md5)
     elif name in ("cnn", "ctc"):
-        yield Project.find().onnx("cnn" if name == "cnn" else "ctc")
+        yield predictor.load(Project.find().onnx("cnn" if name == "cnn" else "ctc")), name
     else:
         if not Path(name).is_file():
             raise UserError(
                 f"--model {name} is neither champion, cnn, ctc, models:/captcha/VERSION nor a file: "
-                "name a model.onnx that is there."
+                "name an existing model.onnx."
             )
-        yield Path(name)
+        yield predictor.load(Path(name)), name
 
 
 def _project() -> tuple[Project, "Params"]:

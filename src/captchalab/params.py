@@ -150,6 +150,7 @@ class PromoteParams(Strict):
 
     min_exact: Annotated[float, Field(ge=0, le=1)]
     max_p: Annotated[float, Field(gt=0, lt=0.5)]
+    images: PositiveInt
     max_latency_ms: Annotated[float, Field(gt=0)]
 
 

@@ -7,24 +7,24 @@ import pytest
 import workspace
 from click.testing import CliRunner
 
-from captchalab import files, params
+from captchalab import files
 from captchalab.cli import main
 from captchalab.errors import UserError
+from captchalab.params import PromoteParams
+from captchalab.registry import promotion
 from captchalab.registry.lineage import trace
 from captchalab.registry.registry import Registry
 from captchalab.tracking import runs
-from captchalab.tracking.store import Store
 
-RULES = params.PromoteParams(min_exact=0.1, max_p=0.05, max_latency_ms=10_000.0)
+RULES = PromoteParams(min_exact=0.0, max_p=0.05, images=50, max_latency_ms=10_000.0)
 
 
 @pytest.fixture
-def promoted(project, untrained) -> Registry:
-    workspace.put(project, "ctc", untrained["ctc"], 100)
-    registry = Registry(project, Store.of(project))
-    runs.sync(project.stage("ctc", "train"), registry.store)
-    registry.promote(RULES)
-    return registry
+def promoted(opened, guesses) -> Registry:
+    workspace.put(opened.project, "ctc", guesses(0.5), 100)
+    runs.sync(opened.project.stage("ctc", "train"), opened.store)
+    promotion.promote(opened, RULES, workers=1)
+    return opened
 
 
 def test_a_version_leads_to_run_parameters_git_and_data(promoted):
@@ -32,7 +32,7 @@ def test_a_version_leads_to_run_parameters_git_and_data(promoted):
     assert found["versions"] == ["models:/captcha/1 @champion"]
     assert found["run"]["name"] == "ctc finetune depth 1 lr 0.0001"
     assert found["params"]["train/learning_rate"] == "0.001"
-    assert found["figures"]["test/exact"] == 0.5
+    assert found["metrics"]["test/exact"] == 0.5
     assert found["origin"]["git_sha"] == "abc"
     assert found["inputs"] == {"test": "123.dir"}
     train = promoted.client.get_run(found["trained from"])

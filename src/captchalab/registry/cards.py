@@ -3,41 +3,17 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 from captchalab.evaluation import metrics
-from captchalab.registry.decision import Standing
+from captchalab.registry.candidates import Tested
+from captchalab.registry.decision import Result
+from captchalab.registry.versions import Version
 
 
-class Version(NamedTuple):
-    """A registered version, and what it is called."""
-
-    number: int
-    model_id: str
-    run_id: str
-    tags: dict[str, str]
-    aliases: list[str]
-    created_at: datetime
-
-    @property
-    def replaces(self) -> int | None:
-        return int(self.tags["replaces"]) if "replaces" in self.tags else None
-
-    def exact(self) -> str:
-        """As `97.05 % (96.70 - 97.36)`; `?` where somebody else has registered it."""
-        try:
-            value, low, high = (float(self.tags[key]) for key in ("exact", "exact_low", "exact_high"))
-        except (KeyError, ValueError):
-            return "?"
-        return f"{value:.2%} ({100 * low:.2f} - {100 * high:.2f})"
-
-    def as_json(self) -> dict[str, Any]:
-        return {"version": self.number, "aliases": self.aliases, "run_id": self.run_id, **self.tags}
-
-
-def card(run: Any, standing: Standing) -> str:
-    """A short model card: data, figures, limits."""
-    exact, captcha = standing.exact, standing.captcha
+def card(run: Any, candidate: Result, tested: Tested) -> str:
+    """A short model card: data, metrics on the test split, limits."""
+    exact, captcha = tested.exact, candidate.captcha
     params, logged = run.data.params, run.data.metrics
     others = "".join(
         f"; {metric.label} {metric.show(logged[f'test/{metric.name}'])}"
@@ -46,34 +22,34 @@ def card(run: Any, standing: Standing) -> str:
     )
     confused = "; 0 and O are confused most" if {"0", "O"} <= set(captcha.alphabet) else ""
     return f"""\
-**{standing.kind.upper()}** that reads captchas of {captcha.length} characters from `{captcha.alphabet}`,
+**{candidate.kind.upper()}** that reads captchas of {captcha.length} characters from `{captcha.alphabet}`,
 {captcha.width_px} x {captcha.height_px} px, drawn by the package `captcha` {version("captcha")}.
 
-**Figures.** Exact match {exact.value:.2%} (95 % interval {exact.low:.2%} - {exact.high:.2%}) on {exact.n:,} test
+**Metrics.** Exact match {exact.value:.2%} (95 % interval {exact.low:.2%} - {exact.high:.2%}) on {exact.n:,} test
 captchas it had not seen{others};
-{standing.latency_ms:.1f} ms a picture.
+{candidate.latency_ms:.1f} ms per image.
 
 **Data.** Trained on {int(logged.get("network/images_seen", 0)):,} drawn captchas, seed {params.get("seed", "?")};
-test split `{standing.digest[:12]}`; code {run.data.tags.get("git_sha", "none")[:12]}.
+test split `{tested.digest[:12]}`; code {run.data.tags.get("git_sha", "none")[:12]}.
 
 **Limits.** Synthetic captchas of this one kind and size, nothing else{confused}. The confidence is
 the network's own, and it is measured (reliability.png in the run) on captchas like these only."""
 
 
-def candidate_table(candidate: Standing, champion: Standing | None, number: int | None) -> str:
-    """Candidate and champion, version `number`, side by side."""
-    columns = [("", "exact match (95 %)", "n", "ms a picture", "network")]
-    for name, standing in ((f"champion (version {number})", champion), ("candidate", candidate)):
-        if standing:
-            value, low, high, n = standing.exact
-            shown = f"{value:.2%} ({100 * low:.2f} - {100 * high:.2f})"
-            columns.append((name, shown, f"{n:,}", f"{standing.latency_ms:.1f}", standing.kind))
+def candidate_table(candidate: Result, champion: Result | None, number: int | None) -> str:
+    """Candidate and champion, version `number`, side by side, on the attempt's captchas."""
+    columns = [("", "exact match (95 %)", "fresh captchas", "ms per image", "network")]
+    for name, result in ((f"champion (version {number})", champion), ("candidate", candidate)):
+        if result:
+            value, low, high, n = result.exact
+            shown = f"{value:.2%} ({100 * low:.2f} - {100 * high:.2f})" if n else "-"
+            columns.append((name, shown, f"{n:,}", f"{result.latency_ms:.1f}", result.kind))
     return _align(columns)
 
 
 def version_table(versions: list[Version]) -> str:
-    """A line a version: aliases, figures, age."""
-    rows = [("version", "aliases", "network", "exact match (95 %)", "n", "replaces", "age", "run")]
+    """A line per version: aliases, test metrics, age."""
+    rows = [("version", "aliases", "network", "test exact match (95 %)", "n", "replaces", "age", "run")]
     for v in versions:
         tags, age = v.tags, datetime.now(UTC) - v.created_at
         shown = f"{age.days} d" if age.days else f"{age.seconds // 3600} h {age.seconds % 3600 // 60} min"

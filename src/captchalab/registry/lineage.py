@@ -15,8 +15,8 @@ from captchalab.errors import UserError
 from captchalab.evaluation import metrics
 from captchalab.project import Project
 from captchalab.reading import predictor
-from captchalab.registry.cards import Version
-from captchalab.registry.registry import NAME, Registry
+from captchalab.registry.registry import Registry
+from captchalab.registry.versions import NAME, Version, shown
 from captchalab.tracking import runs
 from captchalab.tracking.store import Store
 from captchalab.training.journal import Journal
@@ -62,7 +62,7 @@ def trace(project: Project, store: Store, start: str) -> dict[str, Any]:
         "run": {"id": run_id, "name": run.info.run_name, "status": run.info.status},
         "trained from": run.data.tags.get("train_run_id"),
         "params": {key: run.data.params[key] for key in PARAMS if key in run.data.params},
-        "figures": {key: run.data.metrics[key] for key in METRICS if key in run.data.metrics},
+        "metrics": {key: run.data.metrics[key] for key in METRICS if key in run.data.metrics},
         "origin": {key: run.data.tags[key] for key in TAGS if key in run.data.tags},
         "inputs": {i.dataset.name: i.dataset.digest for i in run.inputs.dataset_inputs},
     }
@@ -70,7 +70,7 @@ def trace(project: Project, store: Store, start: str) -> dict[str, Any]:
 
 
 def lines(found: dict[str, Any]) -> str:
-    """What `trace` found, a thing a line."""
+    """What `trace` found, a thing per line."""
     rows = []
     for key, value in found.items():
         if isinstance(value, dict):
@@ -82,7 +82,7 @@ def lines(found: dict[str, Any]) -> str:
 
 def _called(version: Version) -> str:
     aliases = "".join(f" @{alias}" for alias in version.aliases)
-    return f"models:/{NAME}/{version.number}{aliases}"
+    return f"{version.name}{aliases}"
 
 
 def _run(client: Any, store: Store, run_id: str) -> Any:
@@ -94,13 +94,13 @@ def _run(client: Any, store: Store, run_id: str) -> Any:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise UserError(
-            f"{run_id} is no run of {store.uri}: name one that is there, or tell it of the workspace's with "
+            f"{run_id} is no run of {shown(store)}: name one that exists, or log the workspace's with "
             "`captchalab sync`."
         ) from None
 
 
 def _run_of_file(client: Any, store: Store, path: Path) -> str:
-    """The run that made a file: the one written down beside it, or one that knows its content."""
+    """The run that made a file: the one recorded beside it, or one whose model has the same md5."""
     if path.is_dir():
         raise UserError(f"{path} is a folder: name the file in it, model.keras or model.onnx.")
     md5 = predictor.load(path).network_md5 if path.suffix == ".onnx" else files.md5(path)
@@ -113,7 +113,7 @@ def _run_of_file(client: Any, store: Store, path: Path) -> str:
     found = client.search_runs(experiments, f"tags.model_md5 = '{md5}'", max_results=1)
     if not found:
         raise UserError(
-            f"No run in {store.uri} has made {path} (md5 {md5}): if it is the workspace's, tell MLflow of it with "
+            f"No run in {shown(store)} has made {path} (md5 {md5}): if it is the workspace's, log it with "
             "`captchalab sync`."
         )
     return str(found[0].info.run_id)
