@@ -22,7 +22,7 @@ train:
   cnn: {{batch_size: 32, steps_per_epoch: 10, epochs: {EPOCHS}, patience_epochs: {EPOCHS}, warmup_steps: 10}}
 finetune:
   cnn: {{batch_size: 32, steps_per_epoch: 3, epochs: {EPOCHS}, patience_epochs: {EPOCHS}}}
-promote: {{min_exact: 0.0, max_latency_ms: 1000.0}}
+promote: {{min_exact: 0.0, images: 2000, max_latency_ms: 1000.0}}
 """
 
 

@@ -86,7 +86,7 @@ def test_a_light_verb_imports_no_heavy_library(project, words):
         (["draw", "AB12", "--out", "/proc/none/a.png"], "/proc/none/a.png cannot be written ("),
         (["sync"], "holds no finished stage: run `dvc repro` first."),
         (["export", "ctc"], "models/ctc/finetune/model.keras is missing: train it with"),
-        (["predict", "none.png"], "mlruns/champion holds no champion yet: promote one with `captchalab promote`"),
+        (["predict", "none.png"], "mlruns/champion holds no champion: promote one with `captchalab promote`"),
         (["relocate", "--model"], "No such option"),
         (["profile", "smoke"], "There is no profile 'smoke': take one of "),
         (["profile", "--back"], "git does not know a committed params.yaml"),
@@ -178,16 +178,17 @@ def test_predict_reads_files_and_folders(project, model):
         "many/0001.png",
         "many/0000.png",
     ]
-    reads = json.loads(run("predict", "many", "--model", model, "--json").stdout)
-    assert [read["file"] for read in reads] == ["many/0000.png", "many/0001.png"]
-    assert all(0 <= read["confidence"] <= 1 for read in reads)
+    answer = json.loads(run("predict", "many", "--model", model, "--json").stdout)
+    assert answer["model"] == str(model) and len(answer["network_md5"]) == 32
+    assert [prediction["file"] for prediction in answer["predictions"]] == ["many/0000.png", "many/0001.png"]
+    assert all(0 <= prediction["confidence"] <= 1 for prediction in answer["predictions"])
 
 
 def test_predict_takes_jpeg_and_colour(project, model):
     run("draw", "AB12")
     Image.open(project / "AB12.png").convert("RGB").save(project / "AB12.jpg", quality=95)
     done = run("predict", "AB12.png", "AB12.jpg", "--model", model, "--json")
-    assert len(json.loads(done.stdout)) == 2
+    assert len(json.loads(done.stdout)["predictions"]) == 2
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def test_a_second_clone_pulls_and_predicts_without_training(chain, tmp_path):
     dvc(second, "pull")
     captchalab(second, "draw", "12")
     done = captchalab(second, "predict", "12.png", "--model", "ctc", "--json")
-    assert json.loads(done.stdout)[0]["file"] == "12.png"
+    assert json.loads(done.stdout)["predictions"][0]["file"] == "12.png"
     assert "up to date" in dvc(second, "repro", "--allow-missing", "--dry").stdout
 
 
@@ -249,19 +249,24 @@ def test_the_first_network_is_promoted(story):
 
 def test_a_worse_one_is_refused_and_nothing_changes(story):
     assert story.refused.returncode == 3
-    assert "it is not ahead, so more test images would not show that it is better" in story.refused.stdout
+    assert "it is not ahead, so more captchas would not show that it is better" in story.refused.stdout
     assert story.after_refusal == {1: ["champion"]}
 
 
 def test_a_better_one_is_taken(story):
     assert story.taken.returncode == 0, story.taken.stdout + story.taken.stderr
-    assert re.search(r"Promoted: on 300 captchas it alone reads \d+, the champion alone \d+", story.taken.stdout)
+    assert re.search(
+        r"Promoted: on 2,000 fresh captchas it alone is right on \d+, the champion alone on \d+", story.taken.stdout
+    )
     assert story.after_taken == {1: ["previous"], 2: ["champion"]}
 
 
 def test_the_champion_predicts_and_neither_keras_nor_mlflow_is_imported(story):
     """What keeps a cold start short on any machine."""
-    [prediction] = json.loads(story.read.stdout)
+    answer = json.loads(story.read.stdout)
+    assert answer["model"] == "models:/captcha/2"
+    assert "captchalab: champion is models:/captcha/2.\n" in story.read.stderr
+    [prediction] = answer["predictions"]
     assert {"file", "text", "confidence", "characters"} <= set(prediction)
     imported = set(story.read.stderr.split())
     assert "onnxruntime" in imported and imported.isdisjoint({"keras", "tensorflow", "jax", "mlflow", "dvc"})
@@ -270,9 +275,10 @@ def test_the_champion_predicts_and_neither_keras_nor_mlflow_is_imported(story):
 def test_a_rollback_brings_the_first_one_back(story):
     assert "Rolled back from version 2" in story.back.stdout
     assert story.after_rollback == {1: ["champion"], 2: []}
-    [one], [two] = (json.loads(done.stdout) for done in (story.read_with_first, story.read_with_second))
-    assert two == json.loads(story.read.stdout)[0]
-    assert one != two
+    one, two = (json.loads(done.stdout) for done in (story.read_with_first, story.read_with_second))
+    assert two == json.loads(story.read.stdout)
+    assert (one["model"], two["model"]) == ("models:/captcha/1", "models:/captcha/2")
+    assert one["predictions"] != two["predictions"]
 
 
 def test_the_champion_is_served(story, picture):
@@ -284,7 +290,7 @@ def test_the_champion_is_served(story, picture):
     with running(command, log, lambda: get(f"http://127.0.0.1:{port}/ping"), **where):
         status, answer = ask(port, picture)
         assert status == 200, log.read_text()
-        [read] = json.loads(story.read_with_first.stdout)
+        [read] = json.loads(story.read_with_first.stdout)["predictions"]
         assert answer["predictions"][0]["text"] == read["text"]
         assert answer["predictions"][0]["confidence"] == pytest.approx(read["confidence"], abs=1e-5)
         status, answer = ask(port, b"no picture")
@@ -315,7 +321,7 @@ def test_it_is_served_where_neither_captchalab_nor_keras_is_installed(story, pic
     with running(command, tmp_path / "serve.log", lambda: get(f"http://127.0.0.1:{port}/ping"), **where):
         status, answer = ask(port, picture)
     assert status == 200
-    assert answer["predictions"][0]["text"] == json.loads(story.read_with_first.stdout)[0]["text"]
+    assert answer["predictions"][0]["text"] == json.loads(story.read_with_first.stdout)["predictions"][0]["text"]
 
 
 def test_mlflows_pages_show_one_row_per_network_and_their_curves_on_one_chart(story, tmp_path):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import guesser
 import onnx
 import onnx.parser
 import pytest
@@ -14,10 +15,12 @@ import workspace
 from click.testing import CliRunner
 from servers import mlflow_server, postgres
 
+from captchalab import params
 from captchalab.cli import main
-from captchalab.params import PromoteParams
 from captchalab.project import Project
-from captchalab.registry.registry import Registry, fetch
+from captchalab.registry import champion, promotion
+from captchalab.registry.registry import Registry
+from captchalab.registry.versions import fetch
 from captchalab.tracking import packaging
 from captchalab.tracking.runs import Background, Telling, log_test, sync
 from captchalab.tracking.store import Store
@@ -152,18 +155,26 @@ def test_test_figures_and_the_model_land_on_the_run(store, client, project, expo
     assert onnx_file.read_bytes() == project.onnx("cnn").read_bytes()
 
 
-def test_a_better_network_becomes_champion_and_goes_back(store, project, exported):
+def test_a_better_network_becomes_champion_and_others_pull_it(store, database, smoke_text, tmp_path, monkeypatch):
+    monkeypatch.delenv("DVC_ROOT", raising=False)
+    project = workspace.make(tmp_path / "guessers", guesser.text(smoke_text), database)
+    parameters = params.load(project.params)
     registry = Registry(project, store)
-    rules = PromoteParams(min_exact=0.1, max_p=0.05, max_latency_ms=10_000.0)
-    for right in (50, 100):
-        workspace.put(project, "cnn", exported, right)
-        registry.promote(rules)
+    for answers in (0.2, 0.8):
+        made = guesser.make(tmp_path / str(answers), parameters.captcha, answers)
+        workspace.put(project, "ctc", made, 100)
+        promotion.promote(registry, parameters.promote, workers=1)
     assert [(version.number, version.aliases) for version in registry.versions()] == [
         (2, ["champion"]),
         (1, ["previous"]),
     ]
+    assert [version.tags["gate_attempt"] for version in registry.versions()] == ["2", "1"]
     registry.rollback()
     assert registry.find("champion").number == 1
+    colleague = Project(tmp_path / "colleague")  # another machine with the same server
+    assert Registry(colleague, Store.of(colleague)).pull_champion()
+    assert champion.about(colleague)["version"] == 1
+    assert champion.network(colleague).read_bytes() == champion.network(project).read_bytes()
 
 
 def test_a_training_tells_the_server_as_it_goes(store, client, journal):
