@@ -31,7 +31,7 @@ TIMING = {
 }
 
 
-def test_a_reading_marks_its_wrong_characters() -> None:
+def test_a_prediction_marks_its_wrong_characters() -> None:
     assert report.marked("0AB", Prediction(text="0B1", confidence=0.5)) == {
         "letters": [("0", True), ("B", False), ("1", False)],
         "confidence": 0.5,
@@ -47,7 +47,7 @@ def test_the_results_table_states_what_the_files_state(project: Project, truths:
 
 
 class TestCompare:
-    def test_figures(self, project: Project, truths: list[str]) -> None:
+    def test_metrics(self, project: Project, truths: list[str]) -> None:
         result = compare(project, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 0))
         assert (result["both_right"], result["only_cnn"], result["only_ctc"], result["both_wrong"]) == (
             32,
@@ -108,7 +108,7 @@ class TestCompare:
         assert len(html) < 3_000_000
 
     def test_shows_at_most_so_many_of_each_group(self, project: Project, truths: list[str]) -> None:
-        compare(project, truths, cnn=spoilt(truths, 8), ctc=truths, pictures=6)
+        compare(project, truths, cnn=spoilt(truths, 8), ctc=truths, images=6)
         html = page(project)
         assert "the first 6 of 8" in html
         assert html.count('<span class="who">true</span>') == 6
@@ -141,7 +141,7 @@ class TestCompare:
         assert (result["mcnemar_p"], result["better"]) == (1.0, None)
         assert "they read the very same ones" in page(project)
 
-    def test_two_networks_that_read_nothing(self, project: Project, truths: list[str]) -> None:
+    def test_two_networks_with_no_text_right(self, project: Project, truths: list[str]) -> None:
         result = compare(project, truths, cnn=["111"] * 40, ctc=[""] * 40)
         assert result["both_wrong"] == 40 - truths.count("111")
 
@@ -177,7 +177,7 @@ def draw(folder: Path, captcha: CaptchaParams, images: int = 40) -> tuple[Projec
 
 
 def spoilt(truths: list[str], wrong: int) -> list[str]:
-    """Readings of which the first `wrong` miss their last character."""
+    """Predictions of which the first `wrong` miss their last character."""
     return [truth[:-1] if i < wrong else truth for i, truth in enumerate(truths)]
 
 
@@ -190,12 +190,12 @@ def compare(
     truths: list[str],
     cnn: list[str],
     ctc: list[str],
-    pictures: int = 6,
+    images: int = 6,
     captcha: CaptchaParams = CAPTCHA,
 ) -> dict[str, Any]:
     for kind, predictions in zip(KINDS, (cnn, ctc), strict=True):
         write_reports(kind, truths, predictions, project, captcha)
-    return report.compare(captcha, pictures, project)
+    return report.compare(captcha, images, project)
 
 
 def write_reports(
@@ -218,16 +218,16 @@ def write_reports(
     pairs = ((t, p, count) for (t, p), count in confusions)
     evaluate.write_csv(out / "confusions.csv", ("truth", "prediction", "count"), pairs)
 
-    pictures = out / "plots"
-    pictures.mkdir(exist_ok=True)
+    folder = out / "plots"
+    folder.mkdir(exist_ok=True)
     histories = {"train": history(3), "finetune": history(2)}
-    plots.curves(histories, kind, pictures / "curves.png")
-    plots.confusions(dict(confusions), captcha.alphabet, pictures / "confusions.png")
-    plots.accuracies(details["by_position"], details["by_character"], pictures / "accuracies.png")
-    plots.reliability(details["reliability"], details["calibration_error"], pictures / "reliability.png")
-    plots.network([LayerRow("logits", "Dense", (3, 5), 99)], kind, pictures / "network.png")
+    plots.curves(histories, kind, folder / "curves.png")
+    plots.confusions(dict(confusions), captcha.alphabet, folder / "confusions.png")
+    plots.accuracies(details["by_position"], details["by_character"], folder / "accuracies.png")
+    plots.reliability(details["reliability"], details["calibration_error"], folder / "reliability.png")
+    plots.network([LayerRow("logits", "Dense", (3, 5), 99)], kind, folder / "network.png")
     for name in ("worst", "doubtful", "ctc_output"):
-        plots.image_grid([], name, pictures / f"{name}.png")
+        plots.image_grid([], name, folder / f"{name}.png")
 
 
 def history(epochs: int) -> list[dict[str, float]]:

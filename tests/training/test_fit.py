@@ -233,11 +233,11 @@ def test_fine_tuning_of_other_captchas_is_refused(trained, smoke, splits, tmp_pa
         fit(other, paths(tmp_path, tmp_path, model), {})
 
 
-def test_a_network_that_reads_nothing_says_until_when_that_is_normal(smoke, splits, tmp_path, capsys):
+def test_a_stage_on_the_plateau_says_until_when_that_is_normal(smoke, splits, tmp_path, capsys):
     fit(task(smoke, "ctc", plateau_steps=16), paths(splits, tmp_path), {})
-    told = capsys.readouterr().out
-    assert "nothing read yet after 8 steps; such a plateau is normal until step 16" in told
-    assert "nothing read after 24 steps, and past step 16 that is not normal" in told
+    said = capsys.readouterr().out
+    assert "nothing read yet after 8 steps; such a plateau is normal until step 16" in said
+    assert "nothing read after 24 steps, and past step 16 that is not normal" in said
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ CHARTS = {
     "reliability": "Is it as sure as it should be?",
     "network": "Layers and shapes",
 }
-SHEETS = {
+IMAGE_GRIDS = {
     "worst": "Wrong, and most confident",
     "doubtful": "Least certain",
     "ctc_output": "What CTC sees over time",
@@ -73,11 +73,11 @@ class Interval(NamedTuple):
     n: int
 
 
-def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str, Any]:
+def compare(captcha: CaptchaParams, images: int, project: Project) -> dict[str, Any]:
     """Write comparison.json and index.html; returns the content of the former.
 
     Args:
-        pictures: shown at most of each group of captchas.
+        images: how many of each group of captchas are shown at most.
 
     Raises:
         UserError: a file is missing, or a network was tested on another split.
@@ -96,7 +96,7 @@ def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str
         "better": better(counts[1], counts[2]),
     }
     shown = {
-        name: [photo(data.images[i], truths[i], cnn.predictions[i], ctc.predictions[i]) for i in rows[:pictures]]
+        name: [captcha_image(data.images[i], truths[i], cnn.predictions[i], ctc.predictions[i]) for i in rows[:images]]
         for name, rows in groups._asdict().items()
         if name != "both_right"
     }
@@ -120,7 +120,7 @@ def compare(captcha: CaptchaParams, pictures: int, project: Project) -> dict[str
         shown=shown,
         mistakes=mistakes(cnn.confusions, ctc.confusions),
         charts={title: _embedded(project, name) for name, title in CHARTS.items()},
-        sheets={title: _embedded(project, name) for name, title in SHEETS.items()},
+        image_grids={title: _embedded(project, name) for name, title in IMAGE_GRIDS.items()},
         samples=embed(project.split("test") / "samples.png"),
     )  # fmt: skip
     files.write_json(project.reports / "comparison.json", comparison)
@@ -202,14 +202,14 @@ def intervals(cnn: Network, ctc: Network, alphabet: str) -> list[Interval]:
     return lines
 
 
-def photo(image: np.ndarray, truth: str, *reads: Prediction) -> dict[str, Any]:
-    """A captcha uint8 (H, W, C), its text and how it is read."""
-    picture = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-    return {"png": png(picture), "truth": truth, "reads": [marked(truth, found) for found in reads]}
+def captcha_image(image: np.ndarray, truth: str, *predictions: Prediction) -> dict[str, Any]:
+    """A captcha uint8 (H, W, C), its text and its predictions."""
+    pixels = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    return {"png": png(pixels), "truth": truth, "predictions": [marked(truth, found) for found in predictions]}
 
 
 def marked(truth: str, found: Prediction) -> dict[str, Any]:
-    """A reading, character by character: what stands there and whether it is right."""
+    """A prediction, character by character: which one it is and whether it is right."""
     letters = [(read or "·", true == read) for true, read in align(truth, found.text)]
     return {"letters": letters, "confidence": found.confidence, "right": truth == found.text}
 
@@ -227,14 +227,14 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 
 
 def png(image: Image.Image) -> str:
-    """A picture as an address that holds it; of colours, the 256 that tell most."""
+    """An image as a data URI; of colours, the 256 that matter most."""
     content = io.BytesIO()
     (image if image.mode == "L" else image.convert("RGB").quantize()).save(content, "PNG", optimize=True)
     return f"data:image/png;base64,{base64.b64encode(content.getvalue()).decode()}"
 
 
 def embed(path: Path) -> str:
-    """A PNG file as an address that holds it.
+    """A PNG file as a data URI.
 
     Raises:
         UserError: the file is missing.

@@ -14,16 +14,16 @@ def log(task: Task, text: str) -> None:
     print(f"{task.name} {task.kind}: {text}", flush=True)
 
 
-def log_epoch(task: Task, progress: Progress, figures: dict[str, float], images_per_s: float, seconds: float) -> None:
+def log_epoch(task: Task, progress: Progress, metrics: dict[str, float], images_per_s: float, seconds: float) -> None:
     best = " (best)" if progress.best_epoch == progress.epoch else ""
     log(
         task,
-        f"epoch {progress.epoch}/{task.stage.epochs}  loss {figures['train/loss']:.4f}  "
-        f"val loss {figures['val/loss']:.4f}  val exact {figures['val/exact']:.2%}{best}  "
+        f"epoch {progress.epoch}/{task.stage.epochs}  loss {metrics['train/loss']:.4f}  "
+        f"val loss {metrics['val/loss']:.4f}  val exact {metrics['val/exact']:.2%}{best}  "
         f"{images_per_s:,.0f} images/s  {seconds:.0f} s",
     )
     if not progress.has_read:
-        step = int(figures["step"])
+        step = int(metrics["step"])
         until = task.stage.plateau_steps
         if step <= until:
             log(task, f"nothing read yet after {step:,} steps; such a plateau is normal until step {until:,}")

@@ -93,11 +93,11 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
         follower.begin(journal)
         try:
             while not (reason := progress.ended(task.stage)):
-                figures, seconds = _epoch(task, network, optimizer, source, valid, progress.epoch)
-                if progress.count(figures, task.stage.best_by):
+                metrics, seconds = _epoch(task, network, optimizer, source, valid, progress.epoch)
+                if progress.count(metrics, task.stage.best_by):
                     best = _arrays(network.model.weights)
                 images = task.stage.batch_size * task.stage.steps_per_epoch
-                journal.add(figures, seconds, images)
+                journal.add(metrics, seconds, images)
                 checkpoints.save(
                     State(
                         asdict(progress),
@@ -107,14 +107,14 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
                     )
                 )
                 follower.epoch()
-                log_epoch(task, progress, figures, images / seconds, seconds)
+                log_epoch(task, progress, metrics, images / seconds, seconds)
         except BaseException as error:
             follower.end("KILLED" if isinstance(error, KeyboardInterrupt) else "FAILED")
             raise
         for variable, array in zip(network.model.weights, best, strict=True):
             variable.assign(array)
-        best_figures = journal.epochs()[progress.best_epoch - 1].figures
-        journal.end({"stopped": reason, "best_epoch": progress.best_epoch, "best": best_figures})
+        best_metrics = journal.epochs()[progress.best_epoch - 1].figures
+        journal.end({"stopped": reason, "best_epoch": progress.best_epoch, "best": best_metrics})
         models.save(network, folder / "model.keras")
         follower.end("FINISHED")
         with files.atomic_write(paths.out) as out:
@@ -124,7 +124,7 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
         log(
             task,
             f"ends after {reason}; best epoch {progress.best_epoch}: "
-            f"val exact {best_figures['val/exact']:.2%}, written to {paths.out}",
+            f"val exact {best_metrics['val/exact']:.2%}, written to {paths.out}",
         )
         checkpoints.clear()
 

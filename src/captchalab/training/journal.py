@@ -87,8 +87,8 @@ class Journal:
         except (UserError, KeyError, TypeError, ValueError, OSError):
             return False
 
-    def add(self, figures: dict[str, float], seconds: float, images: int) -> None:
-        epochs = [*self.epochs(), Epoch(figures, round(seconds, 2), round(images / seconds, 1), _now())]
+    def add(self, metrics: dict[str, float], seconds: float, images: int) -> None:
+        epochs = [*self.epochs(), Epoch(metrics, round(seconds, 2), round(images / seconds, 1), _now())]
         self._write(epochs, self.about["device"])
 
     def go_back_to(self, epoch: int) -> None:

@@ -35,16 +35,16 @@ class Progress:
     epochs_without_better: int = 0
     has_read: bool = False  # off the plateau: at least one text of the valid split was right once
 
-    def count(self, figures: dict[str, float], best_by: str) -> bool:
+    def count(self, metrics: dict[str, float], best_by: str) -> bool:
         """Take in an epoch's metrics; True if it is the best so far."""
         self.epoch += 1
-        self.has_read = self.has_read or figures["val/exact"] > 0
-        exact, loss = figures["val/exact"], figures["val/loss"]
+        self.has_read = self.has_read or metrics["val/exact"] > 0
+        exact, loss = metrics["val/exact"], metrics["val/loss"]
         score = (exact, -loss) if best_by == "exact" else (-loss, 0.0)
         if score > tuple(self.best):
             self.best, self.best_epoch, self.epochs_without_better = score, self.epoch, 0
             return True
-        # on the plateau nothing can get better: patience starts where reading starts
+        # on the plateau nothing can get better: patience starts with the first text that is right
         self.epochs_without_better += self.has_read
         return False
 
