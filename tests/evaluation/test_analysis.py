@@ -13,6 +13,7 @@ from captchalab.reading.decoding import Prediction
         ("AB", "AC", [("A", "A"), ("B", "C")]),
         ("ABCD", "BCD", [("A", ""), ("B", "B"), ("C", "C"), ("D", "D")]),
         ("AB", "AXB", [("A", "A"), ("", "X"), ("B", "B")]),
+        ("AAB", "AB", [("A", ""), ("A", "A"), ("B", "B")]),  # of two shortest edits the one whose gap comes first
         ("ABCD", "BCDE", [("A", ""), ("B", "B"), ("C", "C"), ("D", "D"), ("", "E")]),
         ("", "A", [("", "A")]),
     ],
