@@ -1,28 +1,24 @@
-"""What a stage is fed with: batches in a seeded order, from the pool on disk or drawn as it goes.
+"""What a stage trains on: batches in a seeded order, from a split on disk or drawn on the fly.
 
-Step k of a stage is always the same batch, so a stage that goes on after a kill sees what it would
+Step k of a stage is always the same batch, so a stage that resumes after a kill sees what it would
 have seen.
 """
 
 import hashlib
-import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
-from multiprocessing import get_context
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from captchalab.data.dataset import SplitData
 from captchalab.data.rendering import draw_random
+from captchalab.data.workers import in_order
 from captchalab.params import StageName
-from captchalab.processes import end_with_parent
 from captchalab.reading.alphabet import encode
 from captchalab.reading.captcha import CaptchaParams
 
-# Fine-tuning by `stream` goes on with pictures that training has not seen.
+# Fine-tuning by `stream` continues with images that training has not seen.
 STREAM_STARTS_AT: dict[StageName, int] = {"train": 0, "finetune": 1_000_000_000}
 
 
@@ -40,7 +36,7 @@ class Source(Protocol):
 
 
 class Pool:
-    """The pictures of a split, shuffled anew for each pass over them in a seeded order."""
+    """The images of a split, shuffled again for each pass over them, in a seeded order."""
 
     def __init__(self, data: SplitData, batch_size: int, seed: int, stage: StageName) -> None:
         self.data, self.batch_size = data, batch_size
@@ -63,34 +59,31 @@ class Pool:
 
 
 class Stream:
-    """Fresh pictures, drawn ahead by worker processes: picture i is the train split's picture i."""
+    """Fresh images, drawn ahead by worker processes: image i is the train split's image i.
 
-    AHEAD_BATCHES_A_WORKER = 4
+    Args:
+        workers: 0 takes one per core; with 1 they are drawn in this process, when they are read.
+    """
 
     def __init__(self, captcha: CaptchaParams, batch_size: int, seed: int, stage: StageName, workers: int = 0) -> None:
         self.captcha, self.batch_size, self.seed = captcha, batch_size, seed
         self.first_image = STREAM_STARTS_AT[stage]
-        self.workers = workers or os.cpu_count() or 1
+        self.workers = workers
         shaped_by = f"{captcha.model_dump_json()} {seed} {version('captcha')} {version('pillow')}"
         self.digest = f"stream-{hashlib.sha256(shaped_by.encode()).hexdigest()}"
-        self.pool: ProcessPoolExecutor | None = None
+        self.drawing: Generator[Batch] | None = None
 
     def batches(self, first_step: int, steps: int) -> Iterator[Batch]:
-        if self.pool is None:  # one pool for all epochs: `spawn` takes a second to start
-            context = get_context("spawn")
-            self.pool = ProcessPoolExecutor(self.workers, context, end_with_parent, (os.getpid(),))
-        waiting: deque[Future[Batch]] = deque()
-        for step in range(first_step, first_step + steps):
-            start = self.first_image + step * self.batch_size
-            waiting.append(self.pool.submit(_draw_batch, self.captcha, self.seed, start, self.batch_size))
-            if len(waiting) >= self.AHEAD_BATCHES_A_WORKER * self.workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+        first = self.first_image + first_step * self.batch_size
+        starts = range(first, first + steps * self.batch_size, self.batch_size)
+        calls = ((self.captcha, self.seed, start, self.batch_size) for start in starts)
+        self.drawing = in_order(_draw_batch, calls, self.workers)
+        yield from self.drawing
 
     def close(self) -> None:
-        if self.pool is not None:
-            self.pool.shutdown(cancel_futures=True)
+        """Draw no more, also where an epoch was left in the middle."""
+        if self.drawing is not None:
+            self.drawing.close()
 
 
 def _draw_batch(captcha: CaptchaParams, seed: int, start: int, images: int) -> Batch:

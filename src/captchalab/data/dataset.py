@@ -7,7 +7,6 @@ everything that shaped it and a digest over both arrays, samples.png to look at.
 """
 
 import hashlib
-import os
 import platform
 import sys
 from importlib.metadata import version
@@ -19,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from captchalab import files
 from captchalab.data.rendering import draw_random
+from captchalab.data.workers import in_order
 from captchalab.errors import UserError
 from captchalab.params import Split, SplitParams
 from captchalab.reading.alphabet import decode, encode
@@ -40,8 +40,7 @@ class SplitData(NamedTuple):
 
 
 def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: int, out: Path, workers: int = 0) -> None:
-    """Draw a split to the folder `out`; the same bytes for any number of workers (0: one a core)."""
-    from joblib import Parallel, delayed
+    """Draw a split to the folder `out`; the same bytes for any number of workers (0: one per core)."""
     from tqdm import tqdm
 
     n = params.images
@@ -50,11 +49,10 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
         for name, shape in (("images", (n, *captcha.image_shape)), ("labels", (n, captcha.length))):
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape).flush()
         starts = range(0, n, CHUNK_IMAGES)
-        jobs = (delayed(_draw_chunk)(captcha, split, seed, folder, i, min(i + CHUNK_IMAGES, n)) for i in starts)
-        drawn = Parallel(n_jobs=workers or os.cpu_count(), return_as="generator_unordered")(jobs)
+        chunks = ((captcha, split, seed, folder, start, min(start + CHUNK_IMAGES, n)) for start in starts)
         with tqdm(total=n, unit="image", desc=f"generate {split}", disable=not sys.stderr.isatty()) as progress:
-            for images in drawn:
-                progress.update(images)
+            for drawn in in_order(_draw_chunk, chunks, workers):
+                progress.update(drawn)
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
         meta = {
