@@ -1,4 +1,4 @@
-"""One code on two engines. The group `jax` trains, saves, loads and reads on JAX."""
+"""One code on two engines. The group `jax` trains, saves, loads and predicts on JAX."""
 
 import json
 import os
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from captchalab.networks import backend
 from captchalab.training.journal import read_history
 
 ENGINES = ("tensorflow", "jax")
@@ -97,6 +98,54 @@ def test_weights_of_one_engine_read_the_same_on_the_other(reading):
         texts[engine] = {(kind, trained_on): found for _, kind, trained_on, found in lines}
     assert len(texts["jax"]) == 4
     assert texts["jax"] == texts["tensorflow"]
+
+
+GPU = ["NVIDIA H100 80GB HBM3"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "sees", "driver_knows", "environment", "remedy"),
+    [
+        ("tensorflow", [], GPU, {}, "make setup GPU=1"),
+        ("tensorflow", [], GPU, {"CUDA_VISIBLE_DEVICES": "0"}, "make setup GPU=1"),
+        ("jax", [], GPU, {}, "jax[cuda12]"),
+        ("tensorflow", [], GPU, {"JAX_PLATFORMS": "cpu"}, "make setup GPU=1"),
+        ("tensorflow", GPU, GPU, {}, None),
+        ("tensorflow", [], [], {}, None),
+        ("jax", ["TPU v5"], [], {}, None),
+        ("tensorflow", [], GPU, {"CUDA_VISIBLE_DEVICES": ""}, None),  # hidden on purpose
+        ("tensorflow", [], GPU, {"CUDA_VISIBLE_DEVICES": "-1"}, None),
+        ("jax", [], GPU, {"JAX_PLATFORMS": "cpu"}, None),
+    ],
+)
+def test_a_gpu_that_the_engine_does_not_see_is_one_sentence_with_the_remedy(
+    engine, sees, driver_knows, environment, remedy
+):
+    warning = backend.unseen_gpu(engine, sees, driver_knows, environment)
+    if remedy is None:
+        assert warning is None
+    else:
+        assert warning and remedy in warning
+        assert warning.startswith(f"This machine has an NVIDIA H100 80GB HBM3 that {engine} does not see")
+
+
+def test_it_is_said_once_per_process(capfd, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(backend, "_nvidia_gpus", lambda: GPU)
+    monkeypatch.setattr(backend, "_tensorflow_gpus", lambda visible: [])
+    backend._warn.cache_clear()
+    for _ in range(2):
+        backend.start()
+    stderr = capfd.readouterr().err
+    assert stderr.count("make setup GPU=1") == 1
+    assert stderr.startswith("captchalab: This machine has an NVIDIA H100")
+
+
+def test_without_nvidias_driver_nothing_is_said(capfd):
+    backend._warn.cache_clear()
+    if not backend._nvidia_gpus():
+        backend.start()
+        assert capfd.readouterr().err == ""
 
 
 def test_start_up_notes_of_the_engine_stay_away(reading):
