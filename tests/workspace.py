@@ -55,6 +55,8 @@ def put(project: Project, kind: Kind, model: Path, right: int, val_exact: float 
     Args:
         model: models/<kind> of `export_untrained`; each call makes another network of it.
     """
+    from captchalab.networks.export import write
+
     number = next(counter)
     for stage in params.STAGES:
         folder = project.stage(kind, stage)
@@ -79,8 +81,7 @@ def put(project: Project, kind: Kind, model: Path, right: int, val_exact: float 
     shutil.copytree(model / "export", project.export(kind))
     exported = onnx.load(project.onnx(kind))
     about = {p.key: p.value for p in exported.metadata_props} | {"network_md5": files.md5(project.model(kind))}
-    onnx.helper.set_model_props(exported, about)
-    onnx.save(exported, project.onnx(kind))
+    write(exported, about, project.onnx(kind))
     put_reports(project, kind, right)
 
 

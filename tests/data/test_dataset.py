@@ -19,7 +19,7 @@ def train(smoke, tmp_path_factory):
     return folder
 
 
-def test_the_first_pictures_are_the_ones_they_always_were(train):
+def test_the_first_images_are_the_ones_they_always_were(train):
     images, labels = np.load(train / "images.npy"), np.load(train / "labels.npy")
     assert dataset.digest(images[:64], labels[:64]) == GOLDEN
 
@@ -36,7 +36,7 @@ def test_a_larger_split_begins_with_the_smaller_one(smoke, train, tmp_path):
     assert np.array_equal(np.load(tmp_path / "few" / "images.npy"), np.load(train / "images.npy")[:50])
 
 
-def test_no_picture_is_in_two_splits(smoke, train, tmp_path):
+def test_no_image_is_in_two_splits(smoke, train, tmp_path):
     seen = {hashlib.sha256(image).digest() for image in np.load(train / "images.npy")}
     assert len(seen) == 600
     for split in ("valid", "test"):
@@ -67,10 +67,12 @@ def test_texts_are_drawn_uniformly(smoke, tmp_path):
     assert ((counts - expected) ** 2 / expected).sum() < 66.6  # chi-squared, 35 degrees, p = 0.001
 
 
-def test_the_contact_sheet_is_a_picture_of_the_first_captchas(train):
-    with Image.open(train / "samples.png") as sheet:
-        assert sheet.width > 6 * 128
-        assert sheet.height > 4 * 64
+def test_the_samples_are_the_first_images_in_a_grid(train):
+    with Image.open(train / "samples.png") as grid:
+        shown = np.asarray(grid.convert("L"))
+    images = np.load(train / "images.npy")[..., 0]
+    assert np.array_equal(shown[8:72, 8:136], images[0])
+    assert np.array_equal(shown[8 + 90 : 72 + 90, 8 + 136 : 136 + 136], images[7]), "second row, second column"
 
 
 def test_other_sizes_alphabets_and_lengths_work(smoke, tmp_path):
@@ -88,13 +90,13 @@ def test_an_empty_split_is_allowed(smoke, tmp_path):
     assert dataset.load(tmp_path / "none", smoke.captcha).images.shape == (0, 64, 128, 1)
 
 
-def test_a_broken_off_drawing_leaves_the_old_split_and_no_rest(smoke, train, tmp_path, monkeypatch):
+def test_a_failed_drawing_leaves_the_old_split_and_no_partial_files(smoke, train, tmp_path, monkeypatch):
     def full_disk(*_):
         raise OSError("No space left on device")
 
     dataset.generate(smoke.captcha, "train", SplitParams(images=10), 1, tmp_path / "train")
     before = (tmp_path / "train" / "meta.json").read_bytes()
-    monkeypatch.setattr(dataset, "contact_sheet", full_disk)
+    monkeypatch.setattr(dataset, "image_grid", full_disk)
     with pytest.raises(OSError):
         dataset.generate(smoke.captcha, "train", SplitParams(images=20), 1, tmp_path / "train")
     assert [path.name for path in tmp_path.iterdir()] == ["train"]

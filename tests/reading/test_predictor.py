@@ -77,7 +77,7 @@ def test_an_empty_reading_has_no_characters():
 @pytest.mark.parametrize("content", [b"", b"no onnx file"])
 def test_a_file_that_is_no_exported_network_is_refused(tmp_path, content):
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(UnreadableError, match="is no network exported by captchalab"):
+    with pytest.raises(UnreadableError, match="is no network exported by captchalab, or is damaged"):
         predictor.load(tmp_path / "model.onnx")
 
 

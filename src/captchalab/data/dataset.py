@@ -1,9 +1,9 @@
 """Splits on disk.
 
-    captchalab generate train     300,000 pictures of 128 x 64 grey: 2.4 GB, 2 minutes on two cores
+    captchalab generate train     300,000 images of 128 x 64 px, grey: 2.4 GB, 2 minutes on two cores
 
-A split is a folder: images.npy uint8 (N, H, W, C), labels.npy uint8 (N, L), meta.json with
-everything that shaped it and a digest over both arrays, samples.png to look at.
+A split is a folder: images.npy uint8 (N, H, W, C), labels.npy uint8 (N, L), meta.json with a format
+number, everything that shaped the split and a digest over both arrays, samples.png for a first look.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ import platform
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -21,11 +21,14 @@ from captchalab.data.rendering import draw_random
 from captchalab.data.workers import in_order
 from captchalab.errors import UserError
 from captchalab.params import Split, SplitParams
+from captchalab.reading import formats
 from captchalab.reading.alphabet import decode, encode
 from captchalab.reading.captcha import CaptchaParams
 
 CHUNK_IMAGES = 500  # what a worker draws at a time
 SAMPLES = 24
+FORMAT = 1  # of the folder: meta.json and the arrays
+_REMEDY = "delete the folder and draw it again with `dvc repro`, or fetch it with `dvc pull`."
 
 
 class SplitData(NamedTuple):
@@ -56,6 +59,7 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
         meta = {
+            "format": FORMAT,
             "split": split,
             "images": n,
             "seed": seed,
@@ -68,54 +72,73 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
             "digest": digest(images, labels),
         }
         files.write_json(folder / "meta.json", meta)
-        contact_sheet(SplitData(images, labels, meta)).save(folder / "samples.png")
+        image_grid(SplitData(images, labels, meta)).save(folder / "samples.png")
 
 
 def load(folder: Path, captcha: CaptchaParams) -> SplitData:
-    """A split from disk.
+    """A split from disk, checked against its digest.
+
+    A stage loads each split once, and no stage runs where nothing has changed. So this costs a stage of
+    the default sizes some three seconds of reading, which training does anyway.
 
     Raises:
-        UserError: it is missing, or was drawn with other captcha parameters.
+        UserError: it is missing, damaged, of a newer format, or was drawn with other captcha parameters.
     """
     meta = files.read_json(folder / "meta.json")
+    if refusal := formats.refusal(folder / "meta.json", meta.get("format"), FORMAT):
+        raise UserError(refusal)
     for key, value in captcha.model_dump().items():
-        if meta[key] != value:
+        if meta.get(key) != value:
             raise UserError(
-                f"{folder} was drawn with {key} = {meta[key]!r}, params.yaml says {value!r}: run `dvc repro` to "
+                f"{folder} was drawn with {key} = {meta.get(key)!r}, params.yaml says {value!r}: run `dvc repro` to "
                 "draw it again."
             )
-    return SplitData(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "labels.npy"), meta)
+    images, labels = _array(folder / "images.npy", mmap_mode="r"), _array(folder / "labels.npy")
+    if images.shape != (meta.get("images"), *captcha.image_shape) or digest(images, labels) != meta.get("digest"):
+        raise UserError(
+            f"{folder}/images.npy or labels.npy is not as it was drawn, by the digest in meta.json: {_REMEDY}"
+        )
+    return SplitData(images, labels, meta)
 
 
 def digest(images: np.ndarray, labels: np.ndarray) -> str:
     """SHA-256 over pixels and labels, the same on every machine that draws the same."""
     sha = hashlib.sha256()
-    for start in range(0, len(images), 10_000):
-        sha.update(images[start : start + 10_000].tobytes())
+    for start in range(0, len(images), 1_000):
+        sha.update(images[start : start + 1_000].tobytes())
     sha.update(labels.tobytes())
     return sha.hexdigest()
 
 
-def contact_sheet(data: SplitData, columns: int = 6) -> Image.Image:
-    """The first pictures of a split, each with its text below."""
+def image_grid(data: SplitData, columns: int = 6) -> Image.Image:
+    """The first images of a split, each with its text below."""
     n = min(SAMPLES, len(data.images))
     H, W, C = data.images.shape[1:]
     margin, line = 8, 18
     rows = -(-max(n, 1) // columns)
-    sheet = Image.new("RGB", (columns * (W + margin) + margin, rows * (H + line + margin) + margin), "white")
-    draw = ImageDraw.Draw(sheet)
+    grid = Image.new("RGB", (columns * (W + margin) + margin, rows * (H + line + margin) + margin), "white")
+    draw = ImageDraw.Draw(grid)
     font = ImageFont.load_default(13)
     for i, text in enumerate(data.texts(slice(n))):
         left = margin + i % columns * (W + margin)
         top = margin + i // columns * (H + line + margin)
         pixels = data.images[i]
-        sheet.paste(Image.fromarray(pixels[..., 0] if C == 1 else pixels), (left, top))
+        grid.paste(Image.fromarray(pixels[..., 0] if C == 1 else pixels), (left, top))
         draw.text((left + W / 2, top + H + 2), text, fill="black", font=font, anchor="ma")
-    return sheet
+    return grid
+
+
+def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
+    try:
+        return np.load(path, mmap_mode=mmap_mode)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing: {_REMEDY}") from None
+    except (OSError, ValueError, EOFError):  # NumPy's, for a file that is too short or has another header
+        raise UserError(f"{path} is truncated or altered: {_REMEDY}") from None
 
 
 def _draw_chunk(captcha: CaptchaParams, split: Split, seed: int, folder: Path, start: int, stop: int) -> int:
-    """Draw pictures start..stop into their places in the folder's arrays."""
+    """Draw images start..stop - 1 of the folder's arrays, in place; how many."""
     images = np.load(folder / "images.npy", mmap_mode="r+")
     labels = np.load(folder / "labels.npy", mmap_mode="r+")
     for i in range(start, stop):

@@ -1,16 +1,18 @@
 """The two networks, from one trunk: images uint8 (B, H, W, C) in, float32 logits out.
 
-CNN: (B, L, K), a softmax a character. CTC: (B, T, K+1), a softmax a time step, the last class blank.
+CNN: (B, L, K), a softmax per character. CTC: (B, T, K+1), a softmax per time step, the last class blank.
 Pure Keras 3. With the reference's sizes (profiles/reference.yaml) they have the reference's parameter
 counts: 2,653,360 and 3,157,317.
 
-A saved model is a Keras file with one more entry, captchalab.json: kind, alphabet, length and image
-size, so that the file alone says what its outputs mean. The same weights give the same bytes.
+A saved model is a Keras file with one more entry, captchalab.json: format number, kind, alphabet, length
+and image size, so that the file alone says what its outputs mean. The same weights give the same bytes.
+The zip format's CRC-32 of each entry tells a truncated or altered file.
 """
 
 import json
 import re
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,12 +20,15 @@ from captchalab import files
 from captchalab.errors import UserError
 from captchalab.networks.backend import keras
 from captchalab.params import CtcNetworkParams, NetworkParams
+from captchalab.reading import formats
 from captchalab.reading.alphabet import blank
 from captchalab.reading.captcha import CaptchaParams, Kind
 
 layers, ops = keras.layers, keras.ops
 
 ENTRY = "captchalab.json"
+FORMAT = 1  # of the file: its entries and their meaning
+ZIP_BEGINS = b"PK\x03\x04"
 SAVED_AT = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: the file says nothing about when
 
 
@@ -92,7 +97,7 @@ LOSSES = {"cnn": cnn_loss, "ctc": ctc_loss}
 
 def save(network: Network, path: Path) -> None:
     """Write a .keras file; the same weights give the same bytes, whenever they are saved."""
-    described = {"kind": network.kind, **network.captcha.model_dump()}
+    described = {"format": FORMAT, "kind": network.kind, **network.captcha.model_dump()}
     with files.atomic_write(path) as partial:
         saved = partial.with_name(f"{partial.name}.keras")
         try:
@@ -107,18 +112,30 @@ def save(network: Network, path: Path) -> None:
 
 
 def describe(path: Path) -> tuple[Kind, CaptchaParams]:
-    """What a saved model reads, without loading it.
+    """What a saved model reads, without loading it; the file is checked against the checksums in it.
 
     Raises:
-        UserError: there is no such file, or it was not saved by captchalab.
+        UserError: there is no such file, it was not saved by captchalab, is damaged, or of a newer format.
     """
     try:
+        with path.open("rb") as file:
+            if file.read(4) != ZIP_BEGINS:
+                raise KeyError(ENTRY)
         with zipfile.ZipFile(path) as saved:
             described = json.loads(saved.read(ENTRY))
+            if saved.testzip():  # reads all of it, CRC-32 by CRC-32
+                raise zipfile.BadZipFile
     except FileNotFoundError:
         raise UserError(f"{path} is missing: train it with `dvc repro`, or fetch it with `dvc pull`.") from None
-    except (zipfile.BadZipFile, KeyError):
+    except KeyError:
         raise UserError(f"{path} is no model saved by captchalab: name a models/<kind>/<stage>/model.keras.") from None
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError):
+        raise UserError(
+            f"{path} is truncated or altered: delete it and train it again with `dvc repro`, or fetch it with "
+            "`dvc pull`."
+        ) from None
+    if refusal := formats.refusal(path, described.pop("format", None), FORMAT):
+        raise UserError(refusal)
     kind = described.pop("kind")
     return kind, CaptchaParams.model_validate(described)
 
@@ -127,7 +144,7 @@ def load(path: Path) -> Network:
     """A saved network, ready to read.
 
     Raises:
-        UserError: there is no such file, or it was not saved by captchalab.
+        UserError: see `describe`.
     """
     kind, captcha = describe(path)
     return Network(keras.saving.load_model(path, compile=False), kind, captcha)

@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from captchalab.reading import decoding
+from captchalab.reading import decoding, formats, sealing
 from captchalab.reading.alphabet import encode
 from captchalab.reading.captcha import CaptchaParams, Kind
 from captchalab.reading.decoding import Prediction
 from captchalab.reading.errors import UnreadableError
 
+FORMAT = 1  # of the ONNX file: its metadata, inputs and outputs
 SUFFIXES = (".png", ".jpg", ".jpeg")
 FORMATS = ("PNG", "JPEG")
 BATCH_IMAGES = 250
@@ -52,21 +53,33 @@ def load(path: Path) -> Predictor:
     """A network exported by `captchalab export`.
 
     Raises:
-        UnreadableError: there is no such file, or it is another one.
+        UnreadableError: there is no such file, it is another one, damaged, or of a newer format.
     """
     import onnxruntime
 
     if not path.is_file():
         raise UnreadableError(f"{path} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")
+    content = path.read_bytes()
     try:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
         about = session.get_modelmeta().custom_metadata_map
-        kind, network_md5 = about.pop("kind"), about.pop("network_md5")
+        number = int(about["format"]) if "format" in about else None
+        if refusal := formats.refusal(path, number, FORMAT):
+            raise UnreadableError(refusal)
+        if number is not None and not sealing.is_intact(content, about["digest"]):
+            raise UnreadableError(
+                f"{path} is not as it was written, by its digest: delete it and make it again with `dvc repro`, "
+                "or fetch it with `dvc pull`."
+            )
+        kind, network_md5 = about["kind"], about["network_md5"]
         numbers = {key: int(about[key]) for key in ("length", "width_px", "height_px", "channels")}
         captcha = CaptchaParams.model_validate({"alphabet": about["alphabet"], **numbers})
+    except UnreadableError:
+        raise
     except Exception as error:  # onnxruntime's own are not exported
         raise UnreadableError(
-            f"{path} is no network exported by captchalab: name a models/<kind>/export/model.onnx."
+            f"{path} is no network exported by captchalab, or is damaged: name a models/<kind>/export/model.onnx, "
+            "or make it again with `dvc repro`."
         ) from error
     return Predictor(session, kind, captcha, network_md5)
 
