@@ -1,8 +1,10 @@
-"""What one picture shows, and which kind of network reads it; every exported network carries this description."""
+"""What one image shows, and which kind of network reads it; every saved network carries this description."""
 
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator
+
+from captchalab.reading.alphabet import MAX_CHARACTERS
 
 Kind = Literal["cnn", "ctc"]
 KINDS: tuple[Kind, ...] = ("cnn", "ctc")
@@ -15,9 +17,9 @@ class Strict(BaseModel):
 
 
 class CaptchaParams(Strict):
-    """What one picture shows."""
+    """What one image shows."""
 
-    alphabet: Annotated[str, Field(min_length=2)]
+    alphabet: Annotated[str, Field(min_length=2, max_length=MAX_CHARACTERS)]
     length: PositiveInt
     width_px: Annotated[int, Field(ge=16)]
     height_px: Annotated[int, Field(ge=16)]
