@@ -195,8 +195,8 @@ def test_predict_takes_jpeg_and_colour(project, model):
     ("content", "sentence"),
     [
         (None, "picture.png cannot be read (No such file or directory): name a PNG or JPEG file, or a folder of them."),
-        (b"", "picture.png is no picture that can be read"),
-        (b"\x89PNG\r\n\x1a\n broken", "picture.png is no picture that can be read"),
+        (b"", "picture.png cannot be read as an image"),
+        (b"\x89PNG\r\n\x1a\n broken", "picture.png cannot be read as an image"),
     ],
 )
 def test_predict_refuses_what_is_no_picture(project, model, content, sentence):
@@ -213,7 +213,7 @@ def test_a_broken_picture_spoils_no_other(project, model):
     done = run("predict", "many", "--model", model)
     assert done.exit_code == 1
     assert done.stdout.startswith("many/0001.png") and done.stdout.count("\n") == 1
-    assert done.stderr == ("captchalab: many/0000.png is no picture that can be read: give a PNG or JPEG file.\n")
+    assert done.stderr == ("captchalab: many/0000.png cannot be read as an image: give a PNG or JPEG file.\n")
 
 
 def test_relocate_says_that_nothing_has_moved(project):

@@ -1,4 +1,4 @@
-"""Pictures in, texts and confidences out, without Keras or MLflow."""
+"""Images in, texts and confidences out, without Keras or MLflow."""
 
 import io
 import subprocess
@@ -26,7 +26,7 @@ def png(smoke, text: str = "AB12", mode: str = "PNG") -> bytes:
     return content.getvalue()
 
 
-def test_a_reading_has_text_and_confidences(network, smoke):
+def test_a_prediction_has_text_and_confidences(network, smoke):
     [prediction] = predictor.predict_bytes(network, [("a.png", png(smoke))])
     assert 0 <= prediction.confidence <= 1
     assert len(prediction.characters) == len(prediction.text)
@@ -46,12 +46,12 @@ def test_sixteen_bits_are_read_as_eight(smoke):
 
 
 def test_one_that_cannot_be_read_spoils_no_other(network, smoke):
-    found = predictor.predict_bytes(network, [("a", b"no picture"), ("b", png(smoke)), ("c", png(smoke)[:200])])
+    found = predictor.predict_bytes(network, [("a", b"no image"), ("b", png(smoke)), ("c", png(smoke)[:200])])
     assert [type(prediction) for prediction in found] == [UnreadableError, Prediction, UnreadableError]
-    assert "a is no picture that can be read" in str(found[0])
+    assert "a cannot be read as an image" in str(found[0])
 
 
-def test_other_formats_than_png_and_jpeg_are_no_pictures(network, smoke):
+def test_other_formats_than_png_and_jpeg_are_refused(network, smoke):
     [found] = predictor.predict_bytes(network, [("a.bmp", png(smoke, mode="BMP"))])
     assert "give a PNG or JPEG file" in str(found)
 
@@ -70,7 +70,7 @@ def test_for_a_cnn_that_is_the_softmax():
     assert predictor.character_confidences("cnn", logits, "ab", "ab") == pytest.approx([0.9, 0.7])
 
 
-def test_an_empty_reading_has_no_characters():
+def test_an_empty_text_has_no_characters():
     assert predictor.character_confidences("ctc", np.zeros((5, 3)), "", "ab") == []
 
 

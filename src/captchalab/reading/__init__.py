@@ -1,1 +1,1 @@
-"""From picture to text: alphabet, decoding, the ONNX predictor. All that a served model carries."""
+"""From image to text: alphabet, decoding, the ONNX predictor. All that a served model carries."""

@@ -1,4 +1,4 @@
-"""Logits -> text and confidence. NumPy only, so that any engine's logits are read the same way.
+"""Logits -> text and confidence. NumPy only, so that any engine's logits are decoded the same way.
 
 Shapes: B batch, T time steps, L characters, K classes (the CTC blank is class K).
 Confidence is the probability the network gives the whole text; for CTC that is the sum over all
@@ -11,11 +11,11 @@ from pydantic import Field
 from captchalab.reading.alphabet import blank, decode, encode
 from captchalab.reading.captcha import Kind, Strict
 
-NEVER = -1e30  # log of a probability of nothing; finite, so that sums stay numbers
+NEVER = -1e30  # log of probability 0; finite, so that sums stay numbers
 
 
 class Prediction(Strict):
-    """What a network reads in one image."""
+    """The text a network predicts for one image."""
 
     text: str
     confidence: float  # probability of the whole text
@@ -23,7 +23,7 @@ class Prediction(Strict):
 
 
 def greedy(kind: Kind, logits: np.ndarray, alphabet: str) -> list[Prediction]:
-    """Greedy reading: the most probable class at each place (CNN) or time step (CTC).
+    """Greedy decoding: the most probable class at each position (CNN) or time step (CTC).
 
     Args:
         logits: (B, L, K) of a CNN, (B, T, K+1) of a CTC network.
@@ -42,7 +42,7 @@ def greedy(kind: Kind, logits: np.ndarray, alphabet: str) -> list[Prediction]:
 
 
 def text_log_probability(kind: Kind, logits: np.ndarray, texts: list[str], alphabet: str) -> np.ndarray:
-    """log P(text | image) of one text an image, float64 (B,). Its negative mean is the loss.
+    """log P(text | image) of one text per image, float64 (B,). Its negative mean is the loss.
 
     Args:
         logits: (B, L, K) of a CNN, (B, T, K+1) of a CTC network.
@@ -58,8 +58,8 @@ def text_log_probability(kind: Kind, logits: np.ndarray, texts: list[str], alpha
 def exact_length(logits: np.ndarray, alphabet: str, length: int, beam_width: int = 10) -> list[Prediction]:
     """The best text of exactly `length` characters a CTC network allows, by prefix beam search.
 
-    A prefix that could not reach the length in the steps left is dropped, so what stays at the end
-    has it. Logits (B, T, K+1) with T >= 2 * length - 1.
+    A prefix that cannot reach the length in the remaining steps is dropped, so the beams at the end
+    all have it. Logits (B, T, K+1) with T >= 2 * length - 1.
     """
     log_probs = log_softmax(logits)
     B, T, _ = log_probs.shape
@@ -94,7 +94,7 @@ def exact_length(logits: np.ndarray, alphabet: str, length: int, beam_width: int
         keep = np.argsort(-score, 1, kind="stable")[:, :beam_width]
         come_from = np.where(keep < W, keep, (keep - W) // K)
         added = np.where(keep < W, K, (keep - W) % K)
-        # where fewer texts are possible than beams are kept, the rest are dead: no prefix at all
+        # where fewer texts are possible than beams are kept, the other beams are dead: no prefix at all
         alive = np.take_along_axis(score, keep, 1) > NEVER / 2
         prefix = np.take_along_axis(prefix, come_from[..., None], 1)
         used = np.where(alive, np.take_along_axis(all_used, keep, 1), -1)

@@ -2,4 +2,4 @@
 
 
 class UnreadableError(ValueError):
-    """Says in one sentence which picture or model file cannot be read, and what to do."""
+    """Says in one sentence which image or model file cannot be read, and what to do."""

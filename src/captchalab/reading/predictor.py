@@ -1,7 +1,7 @@
-"""Pictures -> texts and confidences, with ONNX Runtime: no Keras, no MLflow.
+"""Images -> texts and confidences, with ONNX Runtime: no Keras, no MLflow.
 
 One contract for both networks: PNG or JPEG bytes in; text, confidence and each character's confidence
-out. The registered model carries this room and those it imports (see `registered`).
+out. The registered model carries this package, `reading`, and nothing else of captchalab.
 """
 
 import io
@@ -20,7 +20,7 @@ from captchalab.reading.errors import UnreadableError
 
 FORMAT = 1  # of the ONNX file: its metadata, inputs and outputs
 SUFFIXES = (".png", ".jpg", ".jpeg")
-FORMATS = ("PNG", "JPEG")
+IMAGE_FORMATS = ("PNG", "JPEG")
 BATCH_IMAGES = 250
 
 
@@ -41,7 +41,7 @@ class Predictor(NamedTuple):
         return np.concatenate(parts)
 
     def predict(self, images: np.ndarray) -> Iterator[Prediction]:
-        """What it reads in images uint8 (B, H, W, C)."""
+        """The prediction for each of the images, uint8 (B, H, W, C)."""
         logits = self.logits(images)
         alphabet = self.captcha.alphabet
         for found, own in zip(decoding.greedy(self.kind, logits, alphabet), logits, strict=True):
@@ -84,17 +84,17 @@ def load(path: Path) -> Predictor:
     return Predictor(session, kind, captcha, network_md5)
 
 
-def predict_bytes(predictor: Predictor, pictures: Iterable[tuple[str, bytes]]) -> list[Prediction | UnreadableError]:
-    """What is read in each named picture, or why it cannot be."""
-    images = [_pixels_or_error(name, content, predictor.captcha) for name, content in pictures]
-    good = [image for image in images if isinstance(image, np.ndarray)]
+def predict_bytes(predictor: Predictor, images: Iterable[tuple[str, bytes]]) -> list[Prediction | UnreadableError]:
+    """The prediction for each named image file's content, or why it cannot be read."""
+    arrays = [_pixels_or_error(name, content, predictor.captcha) for name, content in images]
+    good = [array for array in arrays if isinstance(array, np.ndarray)]
     predictions = predictor.predict(np.stack(good)) if good else iter(())
-    return [image if isinstance(image, UnreadableError) else next(predictions) for image in images]
+    return [array if isinstance(array, UnreadableError) else next(predictions) for array in arrays]
 
 
 def predict_files(predictor: Predictor, paths: Iterable[Path]) -> list[tuple[Path, Prediction | UnreadableError]]:
-    """What is read in each picture file; a folder stands for its PNG and JPEG files."""
-    named = [file for path in paths for file in _pictures(path)]
+    """The prediction for each image file; a folder stands for its PNG and JPEG files."""
+    named = [file for path in paths for file in _image_files(path)]
     found: dict[Path, Prediction | UnreadableError] = {}
     contents = []
     for file in named:
@@ -110,28 +110,28 @@ def predict_files(predictor: Predictor, paths: Iterable[Path]) -> list[tuple[Pat
 
 
 def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
-    """A PNG or JPEG picture as uint8 (H, W, C), grey or RGB as the network wants it.
+    """The pixels of a PNG or JPEG file, uint8 (H, W, C), grey or RGB as the network expects.
 
     Raises:
-        UnreadableError: it is no picture, or of another size than the network reads.
+        UnreadableError: it is no image, or of another size than the network reads.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=FORMATS) as picture:
-            if picture.size != (captcha.width_px, captcha.height_px):
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as image:
+            if image.size != (captcha.width_px, captcha.height_px):
                 raise UnreadableError(
-                    f"{name} is {picture.width} x {picture.height} px, the network reads {captcha.width_px} x "
-                    f"{captcha.height_px} px: give it pictures of that size."
+                    f"{name} is {image.width} x {image.height} px, the network reads {captcha.width_px} x "
+                    f"{captcha.height_px} px: give it images of that size."
                 )
-            shown: Image.Image = picture
-            if picture.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
-                shown = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+            shown: Image.Image = image
+            if image.mode.startswith("I"):  # 16 bits, which Pillow would cut off at 255
+                shown = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
             if captcha.channels == 1:
                 return np.asarray(shown.convert("L"))[..., None]
             return np.asarray(shown.convert("RGB"))
     except UnidentifiedImageError:
-        raise UnreadableError(f"{name} is no picture that can be read: give a PNG or JPEG file.") from None
+        raise UnreadableError(f"{name} cannot be read as an image: give a PNG or JPEG file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for a broken file
-        raise UnreadableError(f"{name} is no picture that can be read ({error}): give a PNG or JPEG file.") from None
+        raise UnreadableError(f"{name} cannot be read as an image ({error}): give a PNG or JPEG file.") from None
 
 
 def character_confidences(kind: Kind, logits: np.ndarray, text: str, alphabet: str) -> list[float]:
@@ -161,7 +161,7 @@ def _pixels_or_error(name: str, content: bytes, captcha: CaptchaParams) -> np.nd
         return error
 
 
-def _pictures(path: Path) -> list[Path]:
+def _image_files(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)

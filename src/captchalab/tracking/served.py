@@ -39,7 +39,7 @@ class CaptchaModel(mlflow.pyfunc.PythonModel):
 
     def predict(self, context: Any, model_input: list[bytes], params: dict[str, Any] | None = None) -> list[Prediction]:
         found = predictor.predict_bytes(
-            self.predictor, [(f"Picture {i + 1}", picture) for i, picture in enumerate(model_input)]
+            self.predictor, [(f"Image {i + 1}", image) for i, image in enumerate(model_input)]
         )
         predictions = []
         for prediction in found:
