@@ -10,7 +10,7 @@ from captchalab.data.rendering import SeededCaptcha, draw_random, draw_text
 @pytest.mark.parametrize(
     ("width", "height", "text"), [(128, 64, "0O1I"), (170, 80, "WWWWWWW"), (128, 64, "gjpqy"), (90, 40, "X")]
 )
-def test_pictures_are_those_of_the_package_captcha_byte_for_byte(width, height, text):
+def test_images_are_those_of_the_package_captcha_byte_for_byte(width, height, text):
     ours, theirs = SeededCaptcha(width, height), ImageCaptcha(width, height)
     for seed in range(40):
         random.seed(seed)
@@ -21,7 +21,7 @@ def test_pictures_are_those_of_the_package_captcha_byte_for_byte(width, height, 
         assert random.random() == after, "it takes as many random numbers"
 
 
-def test_a_picture_depends_on_seed_split_and_index_only(smoke):
+def test_an_image_depends_on_seed_split_and_index_only(smoke):
     text, pixels = draw_random(smoke.captcha, 1, "train", 5)
     for i in (9, 2):
         draw_random(smoke.captcha, 1, "train", i)
@@ -31,7 +31,7 @@ def test_a_picture_depends_on_seed_split_and_index_only(smoke):
 
 
 @pytest.mark.parametrize("other", [(2, "train", 5), (1, "test", 5), (1, "train", 6)])
-def test_another_seed_split_or_index_gives_another_picture(smoke, other):
+def test_another_seed_split_or_index_gives_another_image(smoke, other):
     _, pixels = draw_random(smoke.captcha, 1, "train", 5)
     assert not np.array_equal(pixels, draw_random(smoke.captcha, *other)[1])
 

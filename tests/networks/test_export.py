@@ -17,7 +17,7 @@ from captchalab.reading.captcha import KINDS
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_both_read_the_same_texts_on_the_whole_split(untrained, kind):
+def test_both_predict_the_same_texts_on_the_whole_split(untrained, kind):
     parity = files.read_json(untrained[kind] / "export" / "parity.json")
     assert (parity["n"], parity["texts_that_differ"]) == (200, 0)
     assert parity["largest_logit_difference"] <= 1e-4
@@ -60,7 +60,7 @@ def test_a_file_that_reads_something_else_is_not_kept(untrained, tmp_path, monke
         export.write(model, {prop.key: prop.value for prop in model.metadata_props}, out)
 
     monkeypatch.setattr(export, "_convert", wrongly)
-    with pytest.raises(UserError, match="does not read the same as ONNX"):
+    with pytest.raises(UserError, match="does not predict the same as ONNX"):
         export.export(keras, test, tmp_path / "export")
     assert not (tmp_path / "export").exists()
 

@@ -41,7 +41,7 @@ def test_with_the_reference_profile_the_networks_are_the_references(models, refe
 
 
 @pytest.mark.parametrize(("kind", "shape"), [("cnn", (8, 4, 36)), ("ctc", (8, 32, 37))])
-def test_pictures_go_in_as_bytes_and_logits_come_out_in_float32(models, smoke, images, kind, shape):
+def test_images_go_in_as_bytes_and_logits_come_out_in_float32(models, smoke, images, kind, shape):
     network = models.build(kind, smoke.captcha, smoke.network(kind))
     assert network.model.inputs[0].dtype == "uint8"
     logits = network.logits(images)

@@ -1,7 +1,7 @@
-"""Seeded captcha pictures. The only room that knows the package `captcha`.
+"""Seeded captcha images. The only module that knows the package `captcha`.
 
-Picture i of split s depends on (seed, s, i) only, so any worker may draw any picture. The package
-draws from Python's global `random`; each picture seeds it and puts the caller's state back.
+Image i of split s depends on (seed, s, i) only, so any worker may draw any image. The package draws
+from Python's global `random`; each image seeds it and restores the caller's state.
 
 `SeededCaptcha` gives the same bytes as `captcha.image.ImageCaptcha` (a test holds it to that), 1.7
 times as fast (benchmarks/drawing.py): it measures and rasterises each glyph once, and spends
@@ -96,7 +96,7 @@ class SeededCaptcha(ImageCaptcha):
 
 @contextmanager
 def _random_seeded(*key: object) -> Iterator[None]:
-    """Python's `random` seeded from a key; the caller's state comes back at the end."""
+    """Python's `random` seeded from a key; the caller's state is restored at the end."""
     state = random.getstate()
     digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
     random.seed(int.from_bytes(digest[:16], "big"))
@@ -112,20 +112,20 @@ def _renderer(width_px: int, height_px: int) -> SeededCaptcha:
 
 
 def _pixels(params: CaptchaParams, text: str) -> np.ndarray:
-    picture = _renderer(params.width_px, params.height_px).generate_image(text)
+    image = _renderer(params.width_px, params.height_px).generate_image(text)
     if params.channels == 1:
-        return np.asarray(picture.convert("L"))[..., None]  # (H, W, 1)
-    return np.asarray(picture)  # (H, W, 3)
+        return np.asarray(image.convert("L"))[..., None]  # (H, W, 1)
+    return np.asarray(image)  # (H, W, 3)
 
 
 def draw_text(params: CaptchaParams, text: str, seed: int, index: int = 0) -> np.ndarray:
-    """A captcha of a given text, uint8 (H, W, C); picture `index` of `seed`."""
+    """A captcha of a given text, uint8 (H, W, C); image `index` of `seed`."""
     with _random_seeded(seed, "text", text, index):
         return _pixels(params, text)
 
 
 def draw_random(params: CaptchaParams, seed: int, split: str, index: int) -> tuple[str, np.ndarray]:
-    """Text and uint8 (H, W, C) pixels of picture `index` of a split; texts are drawn uniformly."""
+    """Text and uint8 (H, W, C) pixels of image `index` of a split; texts are drawn uniformly."""
     with _random_seeded(seed, split, index):
         text = "".join(random.choices(params.alphabet, k=params.length))
         return text, _pixels(params, text)

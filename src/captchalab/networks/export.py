@@ -1,10 +1,10 @@
-"""A fine-tuned network as ONNX: what is registered, served and read with, without Keras.
+"""A fine-tuned network as ONNX: what is registered, served and predicted with, without Keras.
 
     captchalab export cnn         models/cnn/export/: model.onnx, parity.json; about 15 s
 
 The file says itself what its outputs mean: format number, kind, alphabet, length, image size and its own
-digest are in its metadata. Both files read the whole test split before the new one is kept: logits within
-1e-4, and the same texts, but where two classes tie.
+digest are in its metadata. Both files predict the whole test split before the new one is kept: logits
+within 1e-4, and the same texts, except where two classes tie.
 
 Keras writes ONNX through TensorFlow, whichever engine trained, and on the CPU: a GRU on a GPU becomes a
 cuDNN node that ONNX does not have (keras-team/keras#21799), and TF32 is not exact to 1e-4.
@@ -39,7 +39,7 @@ def export(model: Path, test: Path, out: Path) -> dict[str, Any]:
         classes, the largest difference of a logit.
 
     Raises:
-        UserError: network or test split missing or damaged, or the two files do not read the same.
+        UserError: network or test split missing or damaged, or the two files do not predict the same.
     """
     assert backend.ENGINE == "tensorflow", "Keras was imported with another engine before this module"
     backend.start(accelerators=False)
@@ -53,7 +53,7 @@ def export(model: Path, test: Path, out: Path) -> dict[str, Any]:
         parity = compare(network.kind, ours, theirs, network.captcha.alphabet)
         if parity["texts_that_differ"] or parity["largest_logit_difference"] > TOLERANCE:
             raise UserError(
-                f"{model} does not read the same as ONNX ({parity['texts_that_differ']} of {parity['n']:,} texts "
+                f"{model} does not predict the same as ONNX ({parity['texts_that_differ']} of {parity['n']:,} texts "
                 f"differ, logits by up to {parity['largest_logit_difference']:.1e}): report it as a bug."
             )
         files.write_json(folder / "parity.json", parity)
