@@ -16,6 +16,7 @@ from story import Story, ask
 
 from captchalab import files, params, profiles, yaml
 from captchalab.project import Project
+from captchalab.registry import lineage
 from captchalab.registry.registry import Registry
 from captchalab.tracking.store import Store
 from captchalab.training.journal import read_history
@@ -171,8 +172,9 @@ def test_a_change_makes_stale_what_it_shapes_and_no_more(chain, files, value, ex
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_lead_to_the_runs_that_made_them(chain, client, kind):
     [run] = runs(client, stage="finetune", kind=kind)
-    for name in ("finetune/model.keras", "export/model.onnx"):
-        found = json.loads(captchalab(chain, "lineage", f"models/{kind}/{name}", "--json").stdout)
+    project = Project(chain)
+    for path in (project.model(kind), project.onnx(kind)):
+        found = lineage.trace(project, Store.of(project), str(path))
         assert found["run"]["id"] == run.info.run_id
         lock = yaml.read(chain / "dvc.lock")["stages"]
         assert found["inputs"] == {split: lock[f"generate@{split}"]["outs"][0]["md5"] for split in params.SPLITS}
