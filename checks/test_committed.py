@@ -53,7 +53,8 @@ def test_a_fresh_clone_has_nothing_to_do(committed):
         ["dvc", "repro", "--allow-missing", "--dry"],
         cwd=committed.root, env=profiles.copy_environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert "Data and pipelines are up to date." in done.stdout, done.stdout + done.stderr
+    remedy = "dvc.lock is not that of the committed params and code: run `make repro` and commit what it wrote"
+    assert "Data and pipelines are up to date." in done.stdout, f"{remedy}:\n{done.stdout}{done.stderr}"
 
 
 def test_the_defaults_train_at_1e_3_and_fine_tune_at_1e_4(committed):
