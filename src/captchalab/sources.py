@@ -11,13 +11,16 @@ PACKAGE = Path(__file__).parent
 
 # Imported, and yet no dependency: the reason beside each.
 LEAVES_NO_MARK = {
+    "captchalab.data.workers": "who draws, in which order; the bytes are the same for any number of workers",
     "captchalab.errors": "an exception without content",
     "captchalab.files": "how files are written, not what",
+    "captchalab.networks.quiet": "what C++ libraries print",
     "captchalab.params": "types of values, and DVC tracks each value itself",
     "captchalab.processes": "when a process ends, and what it waits for",
     "captchalab.project": "where files are; dvc.yaml names those that are read",
     "captchalab.reading.captcha": "types of values, and DVC tracks each value itself",
     "captchalab.reading.errors": "an exception without content",
+    "captchalab.reading.formats": "refuses files of a newer format",
     "captchalab.sources": "names modules; gives no number",
     "captchalab.training.checkpoints": "a stage ends with the same weights with and without a kill",
     "captchalab.training.console": "what a stage prints",
