@@ -38,7 +38,7 @@ class Verbs(click.Group):
             print(f"captchalab: {error}", file=sys.stderr)
             ctx.exit(1)
         except KeyboardInterrupt:
-            print("captchalab: stopped; a stage goes on from its last finished epoch.", file=sys.stderr)
+            print("captchalab: stopped; a stage resumes from its last finished epoch.", file=sys.stderr)
             ctx.exit(130)
 
 
@@ -343,7 +343,7 @@ def smoke(keep: bool) -> None:
 
 @main.command()
 def sync() -> None:
-    """Tell MLflow of finished stages it does not know: it was away, or is another one now."""
+    """Log finished stages that MLflow lacks: it was unreachable, or is another store now."""
     project, _ = _project()
     from captchalab.params import STAGES
     from captchalab.reading.captcha import KINDS

@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from captchalab import params
+from captchalab import params, yaml
 from captchalab.errors import UserError
 from captchalab.reading.alphabet import blank, decode, encode
 from captchalab.reading.captcha import CaptchaParams
@@ -48,7 +48,7 @@ def test_the_captchas_description_refuses_what_cannot_be_an_alphabet(alphabet, p
 
 
 def test_params_yaml_is_refused_with_such_an_alphabet_in_one_sentence(smoke_text):
-    content = params.parse(smoke_text)
+    content = yaml.parse(smoke_text)
     content["captcha"]["alphabet"] = LONGEST + "a"
     with pytest.raises(UserError, match=r"params.yaml: captcha.alphabet = .*at most 255 characters\.$"):
         params.check(content)
