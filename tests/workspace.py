@@ -15,6 +15,7 @@ from captchalab.params import Params
 from captchalab.project import Project
 from captchalab.reading.captcha import Kind
 from captchalab.reading.decoding import Prediction
+from captchalab.reading.sealing import PLACEHOLDER, seal
 from captchalab.tracking import relocation
 from captchalab.training.journal import HISTORY, Journal
 
@@ -55,8 +56,6 @@ def put(project: Project, kind: Kind, model: Path, right: int, val_exact: float 
     Args:
         model: models/<kind> of `export_untrained`; each call makes another network of it.
     """
-    from captchalab.networks.export import write
-
     number = next(counter)
     for stage in params.STAGES:
         folder = project.stage(kind, stage)
@@ -81,7 +80,10 @@ def put(project: Project, kind: Kind, model: Path, right: int, val_exact: float 
     shutil.copytree(model / "export", project.export(kind))
     exported = onnx.load(project.onnx(kind))
     about = {p.key: p.value for p in exported.metadata_props} | {"network_md5": files.md5(project.model(kind))}
-    write(exported, about, project.onnx(kind))
+    sealed = "digest" in about  # as `export` writes it; the guesser's file carries none
+    onnx.helper.set_model_props(exported, about | ({"digest": PLACEHOLDER} if sealed else {}))
+    content = exported.SerializeToString()
+    project.onnx(kind).write_bytes(seal(content) if sealed else content)
     put_reports(project, kind, right)
 
 
