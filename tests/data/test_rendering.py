@@ -36,7 +36,7 @@ def test_another_seed_split_or_index_gives_another_image(smoke, other):
     assert not np.array_equal(pixels, draw_random(smoke.captcha, *other)[1])
 
 
-def test_the_callers_random_numbers_go_on_as_if_nothing_had_been_drawn(smoke):
+def test_the_callers_random_state_is_restored(smoke):
     random.seed(3)
     expected = [random.random(), random.random()]
     random.seed(3)

@@ -38,7 +38,7 @@ def test_a_hard_end_shows_what_was_held_back(end):
 
 
 @pytest.mark.parametrize("error", ["raise ValueError('wrong')", "sys.exit('wrong')", "raise KeyboardInterrupt"])
-def test_an_exception_shows_it_once_and_goes_on(error):
+def test_an_exception_shows_it_once_and_is_raised(error):
     done = run(error)
     assert done.returncode != 0
     assert done.stderr.count("from C++") == 1

@@ -85,7 +85,7 @@ def test_a_repeated_character_is_found_when_steps_just_suffice():
     assert found.text == "AAA"
 
 
-def test_cnn_reads_each_place_and_multiplies_their_probabilities():
+def test_cnn_takes_the_best_class_of_each_position_and_multiplies_their_probabilities():
     probabilities = np.array([[[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]]])
     [found] = greedy("cnn", np.log(probabilities), ALPHABET)
     assert (found.text, found.confidence) == ("AC", pytest.approx(0.56))
