@@ -30,10 +30,9 @@ def test_what_counts_is_exact_match_with_the_captchas_own_text(networks, captcha
     assert gate.predict(networks[1:], attempt, workers=1).right[0].tolist() == [text == "A" for text in texts]
 
 
-def test_blocks_and_workers_change_nothing(networks, monkeypatch):
+def test_chunks_and_workers_change_nothing(networks, monkeypatch):
     attempt = Attempt(1, 7, 1, 90)
     one = gate.predict(networks, attempt, workers=1)
-    monkeypatch.setattr(gate, "BLOCK_IMAGES", 40)
     monkeypatch.setattr(gate, "CHUNK_IMAGES", 15)
     two = gate.predict(networks, attempt, workers=2)
     assert one.digest == two.digest

@@ -4,11 +4,10 @@
 
 Image i depends on (seed, "gate-ATTEMPT", i) only. Train, valid and test split have other names, so none of their images
 can be among them; `seed` is the registry's own, so attempt 3 of another registry has other captchas too.
-Whatever n is, a block of images is in memory at a time and nothing is written.
+Whatever n is, a few chunks of images are in memory at a time and nothing is written.
 """
 
 import hashlib
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +16,13 @@ from typing import NamedTuple
 import numpy as np
 
 from captchalab.data.rendering import draw_random
+from captchalab.data.workers import in_order
 from captchalab.reading import decoding
 from captchalab.reading.captcha import CaptchaParams
 from captchalab.reading.predictor import Predictor
 from captchalab.registry.decision import Result
 
-BLOCK_IMAGES = 4000  # drawn, then predicted
-CHUNK_IMAGES = 250  # what a worker draws at a time
+CHUNK_IMAGES = 250  # drawn by a worker, then predicted
 LATENCY_PREDICTIONS, WARM_UP_PREDICTIONS = 50, 10
 
 
@@ -90,20 +89,12 @@ def latency_ms(network: Predictor) -> float:
 
 
 def _drawn(captcha: CaptchaParams, attempt: Attempt, workers: int) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Blocks of texts and uint8 (B, H, W, C) images, the same ones for any number of workers."""
-    from joblib import Parallel, delayed
-
-    n = attempt.images
-    jobs = min(workers or os.cpu_count() or 1, -(-n // CHUNK_IMAGES))
-    with Parallel(n_jobs=jobs) as parallel:
-        for block in range(0, n, BLOCK_IMAGES):
-            end = min(block + BLOCK_IMAGES, n)
-            starts = range(block, end, CHUNK_IMAGES)
-            chunks = parallel(
-                delayed(_draw_chunk)(captcha, attempt.seed, attempt.split, i, min(i + CHUNK_IMAGES, end))
-                for i in starts
-            )
-            yield [text for texts, _ in chunks for text in texts], np.concatenate([images for _, images in chunks])
+    """Chunks of texts and uint8 (B, H, W, C) images, the same ones for any number of workers."""
+    starts = range(0, attempt.images, CHUNK_IMAGES)
+    chunks = (
+        (captcha, attempt.seed, attempt.split, start, min(start + CHUNK_IMAGES, attempt.images)) for start in starts
+    )
+    return in_order(_draw_chunk, chunks, workers)
 
 
 def _draw_chunk(captcha: CaptchaParams, seed: int, split: str, start: int, stop: int) -> tuple[list[str], np.ndarray]:
