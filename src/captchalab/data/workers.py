@@ -5,7 +5,7 @@ import signal
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import suppress
-from itertools import islice
+from itertools import cycle, islice
 from typing import Any, TypeVar
 
 from captchalab.processes import end_with_parent
@@ -27,24 +27,27 @@ def in_order(function: Callable[..., T], calls: Iterable[tuple[Any, ...]], worke
     from joblib import Parallel, delayed
 
     workers = workers or os.cpu_count() or 1
-    engine = {"n_jobs": workers, "pre_dispatch": "all", "batch_size": 1, **_engine()}
+    settings = {"n_jobs": workers, "pre_dispatch": "all", "batch_size": 1, **_engine()}
     remaining = (delayed(function)(*call) for call in calls)
     windows: deque[Iterable[T]] = deque()
-    try:
-        while True:
-            if window := list(islice(remaining, CALLS_AHEAD_PER_WORKER * workers)):
-                windows.append(Parallel(**engine)(window))  # joblib keeps its processes from one to the next
-            if not windows:
-                return
-            if len(windows) == 2 or not window:
-                for result in windows[0]:  # noqa: UP028 - `yield from` would close it with this generator
-                    yield result
-                windows.popleft()
-    finally:
-        # Where reading stopped early the rest is computed: closing a window kills the workers, with warnings.
-        for unread in windows:
-            with suppress(Exception):
-                deque(unread, maxlen=0)
+    # Two, entered once: joblib keeps its processes from one to the next, but leaves a folder for each that it sets up.
+    with Parallel(**settings) as one, Parallel(**settings) as other:
+        turns = cycle((one, other))
+        try:
+            while True:
+                if window := list(islice(remaining, CALLS_AHEAD_PER_WORKER * workers)):
+                    windows.append(next(turns)(window))
+                if not windows:
+                    return
+                if len(windows) == 2 or not window:
+                    for result in windows[0]:  # noqa: UP028 - `yield from` would close it with this generator
+                        yield result
+                    windows.popleft()
+        finally:
+            # Where reading stopped early the rest is computed: closing a window kills the workers, with warnings.
+            for unread in windows:
+                with suppress(Exception):
+                    deque(unread, maxlen=0)
 
 
 def _engine() -> dict[str, Any]:
