@@ -1,10 +1,11 @@
 """Where runs and models are kept: an MLflow store, embedded below mlruns/ or elsewhere.
 
-All of MLflow is spoken to through `Store.client()`, with an address of its own: nothing here sets one
-for the whole process.
+All calls to MLflow go through `Store.client()`, which has its own address: nothing here sets one for the
+whole process. That address may hold a database's password: messages and files name the store by `str(store)`.
 """
 
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from typing import Any, NamedTuple
 from captchalab import files
 from captchalab.errors import UserError
 from captchalab.project import Project
-from captchalab.tracking import relocation
+from captchalab.tracking import masking, relocation
 
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -26,13 +27,14 @@ SETTINGS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
     "PGCONNECT_TIMEOUT": "5",  # seconds
 }
-PROBE_S = 5
+PROBE_S = 5  # for an answer of a store on another host
 DESCRIPTION = """\
-One row is one trained network; a fine-tuned one carries the test figures: `test/exact` with its 95 % interval
-(`test/exact_low`, `test/exact_high`) and `test/cer`. Two whose intervals overlap may still differ: they read the same
-captchas, and `captchalab promote` compares them picture by picture.
+One row is one trained network; a fine-tuned one carries the test metrics: `test/exact` with its 95 % interval
+(`test/exact_low`, `test/exact_high`) and `test/cer`. Two whose intervals overlap may still differ.
 
-- `best/val/exact` is the best epoch's, and the saved weights are that epoch's; `val/exact` is the last epoch's.
+- The row of a fine-tuned network has the whole curve, stage 1 and stage 2. The step of a metric is the number of
+  captchas seen by then, over both stages.
+- `best/val/exact` is the best epoch's of stage 2, and the saved weights are that epoch's; `val/exact` is the last's.
 - The chart button above the table shows the curves of all rows; Compare shows those of the rows you select.
 - `network/images_seen` and `network/minutes` count both stages. The tag `train_run_id` leads to the run of stage 1.
 - The table shows fine-tuned networks; clear the filter to see the runs of stage 1 too."""
@@ -55,6 +57,13 @@ class Store(NamedTuple):
     def is_server(self) -> bool:
         return self.uri.startswith("http")
 
+    def __str__(self) -> str:
+        """The address as it may be shown and written down."""
+        return masking.mask(self.uri)
+
+    def __repr__(self) -> str:
+        return f"Store({self})"
+
     @property
     def database(self) -> Path | None:
         """The file of an sqlite store."""
@@ -72,7 +81,7 @@ class Store(NamedTuple):
 
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
-        self._knock()
+        self._probe()
         self.folder.mkdir(parents=True, exist_ok=True)
         # two processes that make the same database at once crash with "duplicate column name"
         with FileLock(self.folder / ".mlflow.lock"):
@@ -84,8 +93,8 @@ class Store(NamedTuple):
             client.search_experiments(max_results=1)
         return client
 
-    def _knock(self) -> None:
-        """Ask a store elsewhere whether it is there: MLflow itself would take a minute or two to give up."""
+    def _probe(self) -> None:
+        """Ask a store on another host whether it answers: MLflow itself would take a minute or two to give up."""
         if self.is_server:
             from mlflow.utils.credentials import get_default_host_creds
             from mlflow.utils.rest_utils import http_request
@@ -95,11 +104,15 @@ class Store(NamedTuple):
         elif not self.database:
             import sqlalchemy
 
-            sqlalchemy.create_engine(self.uri).connect().close()
+            try:
+                engine = sqlalchemy.create_engine(self.uri)
+            except (ValueError, ImportError) as error:  # no address, or one of a database without its driver
+                raise UserError(_sentence(self, _reason(self, error))) from error
+            engine.connect().close()
 
     @staticmethod
     def _make_database(database: Path) -> None:
-        """MLflow makes its tables in some forty steps; a kill between two leaves what no later start can mend."""
+        """MLflow makes its tables in some forty steps; a kill between two leaves what no later start can repair."""
         from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
         with files.atomic_write(database) as partial:
@@ -121,14 +134,15 @@ def experiment_id(client: Any, store: Store, name: str) -> str:
 
 
 def attempt(store: Store, action: Callable[[], object], quiet: bool = False) -> bool:
-    """Do something with MLflow; a warning if it cannot be done. Training and testing go on without."""
+    """Do something with MLflow; a warning if it cannot be done. Training and testing go on without it."""
     try:
         action()
-    except Exception as error:  # whatever MLflow or its store says, the journal has it all
+    except Exception as error:  # whatever MLflow or its store says: the journal has everything
         if not quiet:
+            reason = str(error).rstrip(".") if isinstance(error, UserError) else _reason(store, error)
             print(
-                f"captchalab: MLflow at {store.uri} does not take this run ({_reason(error)}); work goes on without "
-                "it, and `captchalab sync` tells it later.",
+                f"captchalab: MLflow at {store} did not log this run ({reason}): the work continues, and "
+                "`captchalab sync` logs it later.",
                 file=sys.stderr,
                 flush=True,
             )
@@ -138,28 +152,46 @@ def attempt(store: Store, action: Callable[[], object], quiet: bool = False) -> 
 
 @contextmanager
 def needed(store: Store) -> Iterator[None]:
-    """Where nothing can be done without MLflow, what it or its store says becomes a `UserError`."""
+    """Where nothing can be done without MLflow, an error of MLflow or of its store becomes a `UserError`.
+
+    An `OSError` is the store's if it concerns the network or a file below mlruns/; of the workspace's own
+    files, and of everything else, it is not said that MLflow cannot be used.
+    """
     from mlflow.exceptions import MlflowException
     from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
-    except (MlflowException, RequestException, SQLAlchemyError, OSError) as error:
-        raise UserError(_sentence(store, _reason(error))) from error
+    except (MlflowException, RequestException, SQLAlchemyError) as error:
+        raise UserError(_sentence(store, _reason(store, error))) from error
+    except OSError as error:
+        if not _is_of_store(store, error):
+            raise
+        raise UserError(_sentence(store, _reason(store, error))) from error
+
+
+def _is_of_store(store: Store, error: OSError) -> bool:
+    if isinstance(error, ConnectionError | TimeoutError | socket.gaierror):
+        return True
+    places = [store.folder, *([store.database.parent] if store.database else [])]
+    names = [Path(os.fsdecode(name)) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
+    return any(name.is_relative_to(place) for name in names for place in places)
 
 
 def _sentence(store: Store, reason: str) -> str:
     if "out-of-date database schema" in reason:
+        # on the command line of another process nothing may hold a password
+        uri = str(store) if str(store) == store.uri else '"$MLFLOW_TRACKING_URI"'
         return (
-            f"The database {store.uri} was made by another version of MLflow: if that was an older one, copy it and "
-            f"run `.venv/bin/mlflow db upgrade {store.uri}`."
+            f"The database {store} was made by another version of MLflow: if that was an older one, copy it and "
+            f"run `.venv/bin/mlflow db upgrade {uri}`."
         )
-    return f"MLflow at {store.uri} cannot be used ({reason}): start it, or point MLFLOW_TRACKING_URI elsewhere."
+    return f"MLflow at {store} cannot be used ({reason}): start it, or point MLFLOW_TRACKING_URI elsewhere."
 
 
-def _reason(error: BaseException) -> str:
+def _reason(store: Store, error: BaseException) -> str:
     """In few words: of a chain of errors, the first one says why."""
     while error.__cause__ or error.__context__:
         error = error.__cause__ or error.__context__ or error
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return masking.redact(" ".join(str(error).split()), store.uri)[:200] or type(error).__name__
