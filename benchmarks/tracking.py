@@ -2,10 +2,10 @@
 
     .venv/bin/python benchmarks/tracking.py     after `make repro`; three minutes
 
-Telling a run takes processor time from training, which has all cores otherwise: importing MLflow, an
-epoch's figures, the system's every ten seconds. At the end training waits until all is told. Both are
-measured on a copy of the finished journals of models/, told again into a store of its own, and set
-against the seconds that the training of that journal took.
+Logging a run takes processor time from training, which has all cores otherwise: importing MLflow, the
+metrics of each epoch, the system's every ten seconds. At the end training waits until everything is logged.
+Both are measured on a copy of the finished journals of models/, logged again into a store of its own, and
+compared to the seconds that the training of that journal took.
 """
 
 import os
@@ -23,7 +23,7 @@ from captchalab import files
 from captchalab.params import STAGES
 from captchalab.project import Project
 from captchalab.reading.captcha import KINDS
-from captchalab.tracking import runs
+from captchalab.tracking import models, runs
 from captchalab.tracking.store import Store
 from captchalab.training.journal import FILES
 
@@ -31,7 +31,7 @@ PORT = 5079
 CORES = os.cpu_count() or 1
 WATCHED_S = 30.0
 
-TELL = f"""
+LOG = f"""
 import sys, time
 from pathlib import Path
 from captchalab.project import Project
@@ -47,11 +47,11 @@ follower.thread.submit(lambda: None).result()
 before = time.process_time()
 time.sleep({WATCHED_S})
 watching = time.process_time() - before
-told = before
+logging = before
 started = time.perf_counter()
 follower.end("FINISHED")
 waited = time.perf_counter() - started
-print(told, watching / {WATCHED_S}, waited)
+print(logging, watching / {WATCHED_S}, waited)
 """
 
 
@@ -87,16 +87,16 @@ def _stage(folder: Path, store: Path) -> tuple[float, float, float]:
             shutil.copyfile(folder / file, copy / file)
         files.write_json(copy / "run.json", {"run_id": None})
         train_s = files.read_json(copy / "timing.json")["train_s"]
-        told = subprocess.run([sys.executable, "-c", TELL, copy, store], capture_output=True, text=True, check=True)
-    busy_s, watching, waiting_s = map(float, told.stdout.split())
+        done = subprocess.run([sys.executable, "-c", LOG, copy, store], capture_output=True, text=True, check=True)
+    busy_s, watching, waiting_s = map(float, done.stdout.split())
     return train_s, busy_s + watching * train_s, waiting_s
 
 
 def _model(project: Project, store: Store) -> None:
     runs.sync(project.stage("ctc", "finetune"), store)
     started = time.perf_counter()
-    runs.log_test(project, "ctc", store)
-    print(f"a tested network's figures, pictures and model are logged in {time.perf_counter() - started:.2f} s")
+    models.log_test(project, "ctc", store)
+    print(f"a tested network's metrics, plots and model are logged in {time.perf_counter() - started:.2f} s")
 
 
 def _pages(root: Path) -> None:

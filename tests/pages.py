@@ -1,9 +1,10 @@
-"""Looks at MLflow's pages in a headless Chromium, as a person who opens them does.
+"""Checks MLflow's pages in a headless Chromium, as a person who opens them sees them.
 
     python tests/pages.py URL [--out FOLDER]
 
 URL is what `captchalab ui` prints. The table of runs has to show the fine-tuned networks with all their columns as it
-opens, in a window of 1920 pixels, and two networks have to share a chart. FOLDER gets pictures of what was seen.
+opens, in a window of 1920 pixels, and the whole curves of two networks, both stages against the images seen, have to
+share a chart. FOLDER gets screenshots.
 """
 
 import argparse
@@ -14,11 +15,12 @@ import sys
 import tempfile
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from selenium import webdriver
 from selenium.common.exceptions import WebDriverException
@@ -26,9 +28,9 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from captchalab.tracking.ui import COLUMNS
+from captchalab.tracking.ui import COLUMNS, X_AXIS
 
-PATIENCE_S = 20.0
+PATIENCE_S = 200.0  # some ten times what a quiet machine takes
 WIDTH_PX, HEIGHT_PX = 1920, 740
 FLAGS = (
     "--headless=new",
@@ -51,20 +53,21 @@ return [...document.querySelectorAll('.ag-center-cols-container .ag-cell')]
   .sort((one, other) => one.box.top - other.box.top || one.box.left - other.box.left)
   .map(({cell}) => [cell.parentElement.getAttribute('row-id'), cell.getAttribute('col-id'), cell.innerText.trim()]);
 """
-# a list for each chart, and in it [run id, metric, number of points] for each line; MLflow draws each line twice
+# per chart the title of its x axis, and [run id, metric, x of the points] per line; MLflow draws each line twice
 CHARTS = """
 return [...document.querySelectorAll('.js-plotly-plot')].filter(plot => plot.checkVisibility())
-  .map(plot => (plot.data ?? []).map(line => [line.uuid, line.metricKey, line.y?.length]));
+  .map(plot => [plot.layout?.xaxis?.title?.text ?? plot.layout?.xaxis?.title ?? null,
+                (plot.data ?? []).map(line => [line.uuid, line.metricKey, Array.from(line.x ?? [], Number)])]);
 """
 
 Found = TypeVar("Found")
 
 
-class CannotLookError(Exception):
-    """There is no browser, or no page to look at."""
+class CannotCheckError(Exception):
+    """There is no browser, or no page to check."""
 
 
-def look_at(url: str, out: Path | None = None) -> None:
+def check(url: str, out: Path | None = None) -> None:
     """Assert that the page shows what it should.
 
     Args:
@@ -73,50 +76,41 @@ def look_at(url: str, out: Path | None = None) -> None:
 
     Raises:
         AssertionError: the page shows something else.
-        CannotLookError: there is no browser, or nothing answers.
+        CannotCheckError: there is no browser, or nothing answers.
     """
     runs = fine_tuned(url)
+    two = [next((run for run in runs if runs[run]["tags.`kind`"] == kind), "") for kind in ("cnn", "ctc")]
+    assert all(two), "There is not one fine-tuned network of each kind."
+    whole = {run: whole_curve(url, run, runs[run]) for run in two}
     with browser() as driver:
         driver.get(url)
         patiently(lambda: table(driver, runs))
         patiently(lambda: description(driver))
-        picture(driver, out, "mlflow.png")
+        screenshot(driver, out, "mlflow.png")
 
-        two = [next((run for run in runs if runs[run]["tags.`kind`"] == kind), "") for kind in ("cnn", "ctc")]
-        assert all(two), "There is not one fine-tuned network of each kind."
         mode(driver, "CHART")
-        patiently(lambda: one_chart(driver, two))
-        picture(driver, out, "mlflow-charts.png")
+        patiently(lambda: one_chart(driver, whole, X_AXIS))
+        screenshot(driver, out, "mlflow-charts.png")
 
         mode(driver, "TABLE")
         for run in two:
             click(driver, f".ag-pinned-left-cols-container .ag-row[row-id='{run}'] input[type=checkbox]")
         click(driver, "[data-testid=runs-compare-button]:not([disabled])")
         patiently(lambda: metric_link(driver, CURVE).click())
-        patiently(lambda: one_chart(driver, two, alone=True))
-        picture(driver, out, "mlflow-compare.png")
+        patiently(lambda: one_chart(driver, whole, alone=True))
+        screenshot(driver, out, "mlflow-compare.png")
 
 
 def fine_tuned(url: str) -> dict[str, dict[str, str]]:
     """What the store has: {run id: {column: value}} of the fine-tuned networks, the twenty best of them."""
-    parts = re.match(r"(https?://[^/#]+)/#/experiments/([^/?]+)/", url)
-    if parts is None:
-        raise CannotLookError(f"{url} is not the page of an experiment's runs.")
-    server, number = parts.groups()
-    asked = {
+    _, number = address(url)
+    wanted = {
         "experiment_ids": [number],
         "filter": "tags.stage = 'finetune'",
         "order_by": ["metrics.`test/exact` DESC"],
         "max_results": 20,
     }
-    request = urllib.request.Request(
-        f"{server}/api/2.0/mlflow/runs/search", json.dumps(asked).encode(), {"Content-Type": "application/json"}
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
-            runs = json.load(answer).get("runs", [])
-    except (urllib.error.URLError, TimeoutError) as error:
-        raise CannotLookError(f"Nothing answers at {server} ({error}): start `captchalab ui`.") from error
+    runs = ask(url, "runs/search", wanted).get("runs", [])
     assert runs, f"The experiment {number} has no fine-tuned network."
     return {
         run["info"]["run_id"]: {
@@ -128,13 +122,46 @@ def fine_tuned(url: str) -> dict[str, dict[str, str]]:
     }
 
 
+def whole_curve(url: str, run: str, values: dict[str, str]) -> list[int]:
+    """Images seen at each point of a network's curve; the points of the run of stage 1 are among them."""
+    stage_1, whole = (steps(url, one) for one in (values["tags.`train_run_id`"], run))
+    assert stage_1 and whole[: len(stage_1)] == stage_1, f"The run {run} does not begin with the points of stage 1."
+    assert len(whole) > len(stage_1), f"The run {run} has no points of stage 2."
+    return whole
+
+
+def steps(url: str, run: str) -> list[int]:
+    query = urllib.parse.urlencode({"run_id": run, "metric_key": CURVE})
+    return sorted(int(point["step"]) for point in ask(url, f"metrics/get-history?{query}").get("metrics", []))
+
+
+def ask(url: str, path: str, content: dict[str, object] | None = None) -> dict[str, Any]:
+    """What MLflow's REST interface answers."""
+    server, _ = address(url)
+    body = None if content is None else json.dumps(content).encode()
+    request = urllib.request.Request(f"{server}/api/2.0/mlflow/{path}", body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            return dict(json.load(answer))
+    except (urllib.error.URLError, TimeoutError) as error:
+        raise CannotCheckError(f"Nothing answers at {server} ({error}): start `captchalab ui`.") from error
+
+
+def address(url: str) -> tuple[str, str]:
+    """The server and the experiment's id of a page."""
+    parts = re.match(r"(https?://[^/#]+)/#/experiments/([^/?]+)/", url)
+    if parts is None:
+        raise CannotCheckError(f"{url} is not the page of an experiment's runs.")
+    return parts[1], parts[2]
+
+
 @contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
     """A Chromium that has never been used before."""
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     chromedriver = shutil.which("chromedriver")
     if not chromium or not chromedriver:
-        raise CannotLookError("There is no chromium or no chromedriver: apt-get install chromium chromium-driver.")
+        raise CannotCheckError("There is no chromium or no chromedriver: apt-get install chromium chromium-driver.")
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
@@ -143,7 +170,7 @@ def browser() -> Iterator[webdriver.Chrome]:
         try:
             driver = webdriver.Chrome(options, Service(chromedriver))
         except WebDriverException as error:
-            raise CannotLookError(f"Chromium does not start: {error.msg}") from error
+            raise CannotCheckError(f"Chromium does not start: {error.msg}") from error
         try:
             window = {"width": WIDTH_PX, "height": HEIGHT_PX, "deviceScaleFactor": 1, "mobile": False}
             driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
@@ -182,12 +209,23 @@ def description(driver: webdriver.Chrome) -> None:
     assert "test/exact" in said, f"The experiment's description does not speak of test/exact: {said!r}."
 
 
-def one_chart(driver: webdriver.Chrome, runs: list[str], alone: bool = False) -> None:
-    """One chart has the curves of these runs, and of no other where they are to be alone."""
-    charts = driver.execute_script(CHARTS)
-    curves = [{run for run, metric, points in chart if metric == CURVE and points} for chart in charts]
-    fits = [found for found in curves if found == set(runs) or (not alone and found >= set(runs))]
-    assert len(fits) == 1, f"{len(fits)} charts on the page have the curves of {CURVE} of {' and '.join(runs)}."
+def one_chart(
+    driver: webdriver.Chrome, whole: dict[str, list[int]], x_axis: str | None = None, alone: bool = False
+) -> None:
+    """One chart has the whole curves of these runs, {run id: images seen}.
+
+    Args:
+        x_axis: how its x axis is labelled.
+        alone: it has the curves of no other run.
+    """
+    charts = []
+    for title, lines in driver.execute_script(CHARTS):
+        points = {run: sorted(x) for run, metric, x in lines if metric == CURVE and x}
+        if points:
+            charts.append((title, points))
+    fits = [title for title, points in charts if points == whole or (not alone and points.items() >= whole.items())]
+    assert len(fits) == 1, f"{len(fits)} charts have the whole curves {CURVE} of {whole}: {charts}."
+    assert x_axis is None or fits[0] == x_axis, f"The x axis of {CURVE} is labelled {fits[0]!r}, not {x_axis!r}."
 
 
 def metric_link(driver: webdriver.Chrome, name: str) -> WebElement:
@@ -216,14 +254,14 @@ def close_assistant(driver: webdriver.Chrome) -> None:
         button.click()
 
 
-def picture(driver: webdriver.Chrome, out: Path | None, name: str) -> None:
+def screenshot(driver: webdriver.Chrome, out: Path | None, name: str) -> None:
     if out:
         out.mkdir(parents=True, exist_ok=True)
         driver.save_screenshot(str(out / name))
 
 
 def patiently(action: Callable[[], Found]) -> Found:
-    """Try until it works; what is wrong in the end is what is said."""
+    """Try until it works; the last error is the one raised."""
     end = time.monotonic() + PATIENCE_S
     while True:
         try:
@@ -236,13 +274,13 @@ def patiently(action: Callable[[], Found]) -> Found:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Look at MLflow's pages in a headless Chromium.")
+    parser = argparse.ArgumentParser(description="Check MLflow's pages in a headless Chromium.")
     parser.add_argument("url", help="the page that `captchalab ui` prints")
-    parser.add_argument("--out", type=Path, help="a folder for pictures of what was seen")
+    parser.add_argument("--out", type=Path, help="a folder for screenshots")
     words = parser.parse_args()
     try:
-        look_at(words.url, words.out)
-    except (AssertionError, CannotLookError) as error:
+        check(words.url, words.out)
+    except (AssertionError, CannotCheckError) as error:
         sys.exit(str(error))
     print("The table, the charts and the comparison show what they should.")
 

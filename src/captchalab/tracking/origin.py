@@ -1,19 +1,20 @@
-"""Where a run comes from: git, DVC's stage and experiment, the data's md5, the run it started from."""
+"""Where a run comes from: git, DVC's stage and experiment, the data's md5, and the training of stage 1."""
 
 import os
 import subprocess
 from pathlib import Path
 
-from captchalab import files, yaml
+from captchalab import yaml
 from captchalab.params import SPLITS, StageName
 from captchalab.project import Project
 from captchalab.reading.captcha import Kind
+from captchalab.training.journal import Journal
 
 
 def run_tags(project: Project, kind: Kind, stage: StageName) -> dict[str, str]:
     """The tags of a stage's run."""
     tags = {"git_sha": _git(project.root, "rev-parse", "HEAD") or "none"}
-    # what the chain itself writes as it goes does not make the code another one
+    # what the chain itself writes does not make the code another one
     written = (":!dvc.lock", ":!reports")
     tags["git_dirty"] = str(
         bool(_git(project.root, "status", "--porcelain", "--untracked-files=no", ".", *written))
@@ -24,9 +25,11 @@ def run_tags(project: Project, kind: Kind, stage: StageName) -> dict[str, str]:
     for split, md5 in data_md5(project).items():
         tags[f"data_md5_{split}"] = md5
     if stage == "finetune":
-        trained_by = project.stage(kind, "train") / "run.json"
-        if trained_by.exists():
-            tags["train_run_id"] = str(files.read_json(trained_by)["run_id"])
+        trained = Journal(project.stage(kind, "train"))
+        if trained.begun:
+            tags["train_journal_id"] = str(trained.about["id"])
+            if trained.run_id:  # none where MLflow was unreachable
+                tags["train_run_id"] = trained.run_id
     return tags
 
 

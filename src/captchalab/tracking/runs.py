@@ -1,8 +1,11 @@
-"""The only room that imports mlflow for runs; it writes them from the journal.
+"""A training stage as a run in MLflow, written from the stage's journal.
 
-`tell()` brings MLflow up to date with a journal and may be called at any time, any number of times.
-While a stage trains, `Background` calls it in a thread of its own: training never waits for MLflow,
-and a store that is away costs a warning. `captchalab sync` tells it later.
+`RunWriter.update()` logs what the journal has and the run has not; it may be called at any time, any
+number of times. While a stage trains, `Background` calls it in a thread of its own: training never waits
+for MLflow, and a store that is unreachable costs a warning. `captchalab sync` logs the run later.
+
+The step of a metric is the number of captchas the network has seen, over both stages. The run of a
+fine-tuned network begins with the epochs of stage 1: one row of MLflow's table has the network's whole curve.
 """
 
 import getpass
@@ -12,77 +15,103 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from captchalab import files
-from captchalab.evaluation import metrics
+from captchalab.errors import UserError
 from captchalab.params import SPLITS
-from captchalab.project import Project
-from captchalab.reading.captcha import Kind
-from captchalab.tracking import origin, packaging
 from captchalab.tracking.store import Store, attempt, experiment_id
-from captchalab.training.journal import FILES, Journal
+from captchalab.training.journal import FILES, Epoch, Journal
 
 SYSTEM_EVERY_S = 10.0
+BATCH = 1000  # metrics that MLflow takes in one call
 
 
-class Telling:
-    """One journal and the run that is told of it."""
+class Point(NamedTuple):
+    """The metrics of one epoch on the network's curve."""
 
-    def __init__(self, journal: Journal, store: Store) -> None:
+    images_seen: int  # over both stages
+    ended_at: str  # ISO time
+    metrics: dict[str, float]
+
+
+def curve(stages: list[list[Epoch]]) -> list[Point]:
+    """The epochs of a network's stages, one after the other, against the captchas seen.
+
+    A stage counts with all it has trained on, as in `network/images_seen`: stage 2 starts from the best
+    epoch of stage 1, which need not be its last.
+    """
+    points: list[Point] = []
+    for epochs in stages:
+        before = points[-1].images_seen if points else 0
+        for epoch in epochs:
+            seen = before + int(epoch.figures["images_seen"])
+            metrics = {key: value for key, value in epoch.figures.items() if key not in ("epoch", "step")}
+            metrics |= {"images_seen": seen, "train/images_per_s": epoch.images_per_s, "epoch_s": epoch.seconds}
+            points.append(Point(seen, epoch.ended_at, metrics))
+    return points
+
+
+class RunWriter:
+    """One journal and its run.
+
+    Args:
+        journal: the stage's own.
+        store: where the run is.
+        stage_1: where a journal of stage 1 may be; used where it is the one that `journal` continues.
+    """
+
+    def __init__(self, journal: Journal, store: Store, stage_1: Journal | None = None) -> None:
         self.journal, self.store = journal, store
+        self.stage_1 = stage_1 if stage_1 and continues(journal, stage_1) else None
         self.run_id: str | None = None
-        self.told_epochs = 0
+        self.logged_steps: set[int] = set()
         self.monitor: Any = None
         self.client: Any = None
 
-    def tell(self) -> str:
-        """Bring the run up to date with the journal; returns its id."""
+    def update(self) -> str:
+        """Log every epoch that the run does not have yet; returns the run's id."""
         if self.client is None:
             self.client = self.store.client()
         if self.run_id is None:
             self.run_id = find_run(self.client, self.journal) or self._create()
             if self.journal.run_id != self.run_id:
                 files.write_json(self.journal.folder / "run.json", {"run_id": self.run_id})
-            told = self.client.get_metric_history(self.run_id, "val/loss")
-            self.told_epochs = len(told)
+            self.logged_steps = {metric.step for metric in self.client.get_metric_history(self.run_id, "val/loss")}
             self.client.update_run(self.run_id, status="RUNNING")
-        epochs = self.journal.epochs()
-        for epoch in epochs[self.told_epochs :]:
-            figures = {**epoch.figures, "train/images_per_s": epoch.images_per_s, "epoch_s": epoch.seconds}
-            self._log(figures, int(epoch.figures["epoch"]), epoch.ended_at)
-        self.told_epochs = len(epochs)
+        new = [point for point in self._curve() if point.images_seen not in self.logged_steps]
+        self._log(new)
+        self.logged_steps |= {point.images_seen for point in new}
         return self.run_id
 
     def end(self, status: str) -> None:
-        """The last figures, the artifacts, and how the run ended."""
+        """The best epoch's metrics, the artifacts, and how and when the stage ended."""
         from captchalab.evaluation import plots
 
-        run_id = self.tell()
+        run_id = self.update()
         about = self.journal.about
+        ended: int | None = None  # now
         if outcome := about.get("outcome"):
             best = {f"best/{key}": value for key, value in outcome["best"].items() if key.startswith("val/")}
             timing = files.read_json(self.journal.folder / "timing.json")
-            epochs = self.journal.epochs()
-            totals = {
-                "best/epoch": outcome["best_epoch"],
-                "train_min": timing["train_s"] / 60,
-            }
-            self._log({**best, **totals}, len(epochs), epochs[-1].ended_at)
+            totals = {"best/epoch": outcome["best_epoch"], "train_min": timing["train_s"] / 60}
+            self._log([self._curve()[-1]._replace(metrics={**best, **totals})])
             self.client.set_tag(run_id, "stopped", outcome["stopped"])
-            with files.atomic_write(self.journal.folder / "curves.png") as picture:
-                plots.curves({about["stage"]: [epoch.figures for epoch in epochs]}, about["kind"], picture)
+            histories = {part.about["stage"]: [e.figures for e in part.epochs()] for part in self._parts()}
+            with files.atomic_write(self.journal.folder / "curves.png") as plot:
+                plots.curves(histories, about["kind"], plot)
             self.client.log_artifact(run_id, str(self.journal.folder / "curves.png"), "plots")
+            ended = _ms(self.journal.ended_at)  # not now: a run may be synced long after
         for name in FILES:
             self.client.log_artifact(run_id, str(self.journal.folder / name), "journal")
         model = self.journal.folder / "model.keras"
         if model.exists():
             self.client.log_artifact(run_id, str(model), "model")
             self.client.set_tag(run_id, "model_md5", files.md5(model))  # `lineage` finds a copy's run by it
-        self.client.set_terminated(run_id, status)
+        self.client.set_terminated(run_id, status, end_time=ended)
 
-    def watch_system(self) -> None:
-        """CPU, memory, disk, network and GPU of this machine, as metrics of the run."""
+    def start_monitor(self) -> None:
+        """Log CPU, memory, disk, network and GPU of this machine as metrics of the run."""
         from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
         self.monitor = SystemMetricsMonitor(
@@ -90,24 +119,29 @@ class Telling:
         )
         self.monitor.start()
 
-    def unwatch_system(self) -> None:
+    def stop_monitor(self) -> None:
         if self.monitor is not None:
             self.monitor.finish()
             self.monitor = None
+
+    def _parts(self) -> list[Journal]:
+        return [self.stage_1, self.journal] if self.stage_1 else [self.journal]
+
+    def _curve(self) -> list[Point]:
+        return curve([part.epochs() for part in self._parts()])
 
     def _create(self) -> str:
         from mlflow.entities import Param
 
         about = self.journal.about
         experiment = experiment_id(self.client, self.store, about["experiment"])
-        started = int(datetime.fromisoformat(about["started_at"]).timestamp() * 1000)
         tags = {
             **about["tags"],
             "journal_id": about["id"],
             "mlflow.user": getpass.getuser(),
             "mlflow.source.name": f"captchalab {about['stage']} {about['kind']}",
         }
-        run = self.client.create_run(experiment, started, tags, run_name(about))
+        run = self.client.create_run(experiment, _ms(about["started_at"]), tags, run_name(about))
         run_id = str(run.info.run_id)
         params = [Param(key, str(value)) for key, value in about["params"].items()]
         self.client.log_batch(run_id, params=params)
@@ -115,34 +149,42 @@ class Telling:
             log_split(self.client, run_id, split, about["tags"].get(f"data_md5_{split}"))
         return run_id
 
-    def _log(self, figures: dict[str, float], step: int, at: str) -> None:
+    def _log(self, points: list[Point]) -> None:
         from mlflow.entities import Metric
 
-        ms = int(datetime.fromisoformat(at).timestamp() * 1000)
-        skipped = ("epoch", "step")
-        metrics = [Metric(key, value, ms, step) for key, value in figures.items() if key not in skipped]
-        self.client.log_batch(self.run_id, metrics=metrics)
+        metrics = [
+            Metric(key, value, _ms(point.ended_at), point.images_seen)
+            for point in points
+            for key, value in point.metrics.items()
+        ]
+        for start in range(0, len(metrics), BATCH):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + BATCH])
 
 
 class Background:
-    """Follows a journal in a thread of its own; a store that is away costs one warning."""
+    """Logs a journal in a thread of its own while it grows; a store that is unreachable costs one warning.
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
+    Args:
+        store: where the run is.
+        stage_1: as for `RunWriter`.
+    """
+
+    def __init__(self, store: Store, stage_1: Journal | None = None) -> None:
+        self.store, self.stage_1 = store, stage_1
         self.thread = ThreadPoolExecutor(1, "mlflow")
         self.warned = False
 
     def begin(self, journal: Journal) -> None:
-        self.telling = Telling(journal, self.store)
-        self._do(lambda: self.telling.tell())
-        self._do(lambda: self.telling.watch_system())
+        self.writer = RunWriter(journal, self.store, self.stage_1)
+        self._do(lambda: self.writer.update())
+        self._do(lambda: self.writer.start_monitor())
 
     def epoch(self) -> None:
-        self._do(lambda: self.telling.tell())
+        self._do(lambda: self.writer.update())
 
     def end(self, status: str) -> None:
-        self._do(lambda: self.telling.unwatch_system())
-        self._do(lambda: self.telling.end(status))
+        self._do(lambda: self.writer.stop_monitor())
+        self._do(lambda: self.writer.end(status))
         self.thread.shutdown()
 
     def _do(self, action: Callable[[], object]) -> None:
@@ -152,8 +194,18 @@ class Background:
         self.thread.submit(first_warning_only)
 
 
+def continues(journal: Journal, stage_1: Journal) -> bool:
+    """Whether a stage started from what this very training of stage 1 wrote, and not from one before it."""
+    if not stage_1.begun:
+        return False
+    tags = journal.about["tags"]
+    if "train_journal_id" in tags:
+        return bool(tags["train_journal_id"] == stage_1.about["id"])
+    return bool(tags.get("train_run_id", "None") == str(stage_1.run_id))  # journals that lack that tag
+
+
 def find_run(client: Any, journal: Journal) -> str | None:
-    """The run that was told of a journal: the one it names, or one tagged with its id."""
+    """The run of a journal: the one it names, or one tagged with its id."""
     from mlflow.exceptions import MlflowException
 
     if run_id := journal.run_id:
@@ -170,18 +222,26 @@ def find_run(client: Any, journal: Journal) -> str | None:
 
 
 def sync(folder: Path, store: Store) -> str:
-    """Tell MLflow of a finished stage in models/<kind>/<stage> if it does not know it; its run's id."""
-    journal = Journal(folder)
+    """Log a finished stage in models/<kind>/<stage>, or what its run lacks of it; returns the run's id.
+
+    Raises:
+        UserError: a file of the stage is missing.
+    """
     client = store.client()
-    if run_id := find_run(client, journal):
+    run_id = find_run(client, Journal(folder))
+    if run_id and client.get_run(run_id).info.status == "FINISHED":
         return run_id
     with tempfile.TemporaryDirectory() as copy:  # the stage's own files are DVC's, and read-only
         for name in ("model.keras", *FILES):
+            if not (folder / name).exists():
+                raise UserError(f"{folder / name} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")
             shutil.copyfile(folder / name, Path(copy) / name)
-        telling = Telling(Journal(Path(copy)), store)
-        telling.end("FINISHED")
-        assert telling.run_id
-        return telling.run_id
+        journal = Journal(Path(copy))
+        stage_1 = Journal(folder.parent / "train") if journal.about["stage"] == "finetune" else None
+        writer = RunWriter(journal, store, stage_1)
+        writer.end("FINISHED")
+        assert writer.run_id
+        return writer.run_id
 
 
 def run_name(about: dict[str, Any]) -> str:
@@ -193,7 +253,7 @@ def run_name(about: dict[str, Any]) -> str:
 
 
 def log_split(client: Any, run_id: str, split: str, md5: str | None) -> None:
-    """A split as an input of a run; its digest is DVC's md5 (MLflow's own looks at the first rows alone)."""
+    """A split as an input of a run; its digest is DVC's md5 (MLflow's own covers the first rows alone)."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     if md5:
@@ -202,69 +262,6 @@ def log_split(client: Any, run_id: str, split: str, md5: str | None) -> None:
         client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", split)])])
 
 
-def log_test(project: Project, kind: Kind, store: Store, again: bool = True) -> str:
-    """A fine-tuned network's test figures, pictures and model, onto its run; the model's id.
-
-    The metrics are those of `evaluation.metrics`; they hang on the model too, and on the test split by DVC's md5.
-
-    Args:
-        again: also where the run has test figures already.
-    """
-    from mlflow.entities import Metric
-
-    run_id = sync(project.stage(kind, "finetune"), store)
-    client = store.client()
-    run = client.get_run(run_id)
-    model_id = logged_model(run)
-    if not again and model_id and "test/exact" in run.data.metrics:
-        return model_id
-    project.check_network(kind)
-    figures = files.read_json(project.report(kind) / "metrics.json")
-    timing = files.read_json(project.report(kind) / "timing.json")
-    named = {name: figures[key] for key, name in metrics.logged_names().items() if key in figures}
-    named["network/minutes"] = timing["train_min"] + timing["finetune_min"]
-    trained = Journal(project.stage(kind, "train"))
-    client.log_param(run_id, "train/learning_rate", str(trained.about["params"]["learning_rate"]))
-    if train_run_id := find_run(client, trained):  # in this store; the tag may come from another
-        client.set_tag(run_id, "train_run_id", train_run_id)
-    client.log_artifacts(run_id, str(project.report(kind)), "test")
-    md5 = origin.data_md5(project).get("test")
-    log_split(client, run_id, "test", md5)
-    if model_id is None or client.get_logged_model(model_id).tags["onnx_md5"] != files.md5(project.onnx(kind)):
-        model_id = _log_model(client, run, project, kind)
-    else:
-        with tempfile.TemporaryDirectory() as folder:  # the test split may be another one
-            packaging.write_test(project, kind, Path(folder))
-            client.log_model_artifacts(model_id, folder)
-    now = int(datetime.now(UTC).timestamp() * 1000)
-    on = {"dataset_name": "test", "dataset_digest": md5} if md5 else {}
-    client.log_batch(
-        run_id,
-        metrics=[
-            Metric(key, round(value, 5), now, 0, model_id=model_id, run_id=run_id, **on)  # the table shows all digits
-            for key, value in named.items()
-        ],
-    )
-    return model_id
-
-
-def logged_model(run: Any) -> str | None:
-    """The id of the model a run has logged last."""
-    outputs = run.outputs.model_outputs if run.outputs else []
-    return str(outputs[-1].model_id) if outputs else None
-
-
-def _log_model(client: Any, run: Any, project: Project, kind: Kind) -> str:
-    from mlflow.entities import LoggedModelOutput
-
-    tags = {"kind": kind, "onnx_md5": files.md5(project.onnx(kind))}
-    model = client.create_logged_model(
-        run.info.experiment_id, f"captcha-{kind}", run.info.run_id, tags, run.data.params, "captcha reader"
-    )
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "model"
-        packaging.package(project, kind, folder, model.model_id, run.info.run_id)
-        client.log_model_artifacts(model.model_id, str(folder))
-    client.finalize_logged_model(model.model_id, "READY")
-    client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, step=0)])
-    return str(model.model_id)
+def _ms(at: str) -> int:
+    """An ISO time in milliseconds since 1970, as MLflow has it."""
+    return int(datetime.fromisoformat(at).astimezone(UTC).timestamp() * 1000)

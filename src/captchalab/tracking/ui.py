@@ -1,9 +1,9 @@
 """MLflow's own pages: the server that shows them, and the view that the table of runs opens with.
 
-Left to itself the table shows when a run was made and how long it took, and no figure at all. MLflow keeps
-a saved view as a tag of the experiment, and the page opens it by its key in the address. What the tag holds
-is nowhere documented: the names in `view_tag` are those of MLflow 3.17.2, and `tests/pages.py` looks at what
-comes of them in a browser.
+By default the table shows when a run was made and how long it took, and no metric at all. MLflow keeps a
+saved view as a tag of the experiment, and the page opens it by its key in the address. The content of the tag
+is documented nowhere: the names in `view_tag` are those of MLflow 3.17.2, and `tests/pages.py` checks in a
+browser what MLflow makes of them.
 """
 
 import json
@@ -12,6 +12,7 @@ import sys
 from typing import Any
 
 from captchalab.evaluation import metrics
+from captchalab.tracking import masking
 from captchalab.tracking.store import Store, experiment_id
 
 VIEW = "fine-tuned"
@@ -50,17 +51,27 @@ def columns() -> dict[str, int]:
 COLUMNS = columns()
 LEFT = {"attributes.`Run Name`": 110, "runDateAndNestInfo": 122}  # name and age of a run: shown whatever is chosen
 CURVES = ("val/exact", "val/cer", "val/loss")
+X_AXIS = "images_seen"  # the metric equals its own step; as an axis it is labelled with its name
 
 
 def view_tag() -> tuple[str, str]:
-    """The view as a tag of the experiment: the fine-tuned networks, the best first, and their curves.
+    """The view as a tag of the experiment: the fine-tuned networks, the best first, and their whole curves.
 
     Returns:
         The tag's key and its value, the same ones every time.
     """
-    section = {"uuid": "validation", "name": "Validation, by epoch", "display": True}
+    section = {"uuid": "validation", "name": "Validation against images seen, both stages", "display": True}
     curves = [
-        {"uuid": name, "type": "LINE", "metricSectionId": section["uuid"], "metricKey": name, "lineSmoothness": 0}
+        {
+            "uuid": name,
+            "type": "LINE",
+            "metricSectionId": section["uuid"],
+            "metricKey": name,
+            "lineSmoothness": 0,
+            "xAxisKey": "metric",
+            "selectedXAxisMetricKey": X_AXIS,
+            "useGlobalXaxisKey": False,  # else the page's own setting, the step, replaces the two above
+        }
         for name in CURVES
     ]
     state = {
@@ -79,7 +90,7 @@ def view_tag() -> tuple[str, str]:
 
 
 def save_view(client: Any, number: str) -> str:
-    """Give an experiment the view, as often as you like.
+    """Give an experiment the view; a second time changes nothing.
 
     Args:
         client: an MlflowClient.
@@ -104,23 +115,19 @@ def page(store: Store, experiment: str, port: int) -> str:
     """
     client = store.client()
     number = experiment_id(client, store, experiment)
-    server = store.uri.rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
+    server = masking.without_credentials(store.uri).rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
     view = save_view(client, number)
     return f"{server}/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey={view}"
 
 
-def command(store: Store, port: int) -> list[str]:
-    """MLflow's server on 127.0.0.1, with what it needs and no more: two processes, 0.5 GB."""
-    os.environ.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")
-    words = [
-        "server",
-        "--backend-store-uri",
-        store.uri,
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--workers",
-        "1",
-    ]
-    return [sys.executable, "-m", "mlflow", *words]
+def command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
+    """MLflow's server on 127.0.0.1, with two processes and 0.5 GB.
+
+    Returns:
+        Its command, and the environment it runs in. The store's address, which may hold a password, is in the
+        environment: a command line can be read by every user of the machine.
+    """
+    options = {"--host": "127.0.0.1", "--port": str(port), "--workers": "1"}
+    words = [sys.executable, "-m", "mlflow", "server", *(word for option in options.items() for word in option)]
+    environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", **os.environ, "MLFLOW_BACKEND_STORE_URI": store.uri}
+    return words, environment
