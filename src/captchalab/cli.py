@@ -99,7 +99,7 @@ def evaluate(kind: "Kind") -> None:
     """Test a fine-tuned network on the test split."""
     project, params = _project()
     from captchalab.evaluation import evaluate
-    from captchalab.tracking import runs
+    from captchalab.tracking import models
     from captchalab.tracking.store import Store, attempt
 
     figures = evaluate.evaluate(kind, params.captcha, params.evaluate, project)
@@ -109,7 +109,7 @@ def evaluate(kind: "Kind") -> None:
         f"see {project.report(kind)}"
     )
     store = Store.of(project)
-    attempt(store, lambda: runs.log_test(project, kind, store))
+    attempt(store, lambda: models.log_test(project, kind, store))
 
 
 @main.command()
@@ -347,7 +347,7 @@ def sync() -> None:
     project, _ = _project()
     from captchalab.params import STAGES
     from captchalab.reading.captcha import KINDS
-    from captchalab.tracking import runs
+    from captchalab.tracking import models, runs
     from captchalab.tracking.store import Store, needed
     from captchalab.training.journal import Journal
 
@@ -360,13 +360,13 @@ def sync() -> None:
             stage = project.stage(kind, name)
             print(f"{stage.relative_to(project.root)}: run {runs.sync(stage, store)}")
             if name == "finetune" and (project.report(kind) / "metrics.json").exists():
-                runs.log_test(project, kind, store, again=False)
+                models.log_test(project, kind, store, again=False)
 
 
 @main.command()
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing.")
 def relocate(dry_run: bool) -> None:
-    """Mend MLflow's database after the project was moved or renamed."""
+    """Repair MLflow's database after the project was moved or renamed."""
     from captchalab.tracking import relocation
 
     print(relocation.relocate(Project.find().mlruns, dry_run))
@@ -388,8 +388,8 @@ def ui(port: int) -> None:
         print(f"The runs are on a server of their own: {page}")
         return
     print(f"The runs: {page} (Ctrl-C ends it)", flush=True)
-    command = ui.command(store, port)
-    os.execvp(command[0], command)
+    command, environment = ui.command(store, port)
+    os.execvpe(command[0], command, environment)
 
 
 def _free(port: int) -> None:
@@ -450,6 +450,7 @@ def _fit(name: "StageName", kind: "Kind") -> None:
     from captchalab.tracking import origin, runs
     from captchalab.tracking.store import Store
     from captchalab.training import fit
+    from captchalab.training.journal import Journal
 
     task = fit.Task(
         name,
@@ -462,7 +463,8 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         params.runtime.workers,
     )
     tags = origin.run_tags(project, kind, name)
-    fit.fit(task, project.stage_paths(kind, name), tags, runs.Background(Store.of(project)))
+    stage_1 = Journal(project.stage(kind, "train")) if name == "finetune" else None
+    fit.fit(task, project.stage_paths(kind, name), tags, runs.Background(Store.of(project), stage_1))
 
 
 if __name__ == "__main__":

@@ -285,7 +285,7 @@ store = runs.Store.of(Project(Path({str(tmp_path)!r})))
 t.fit(t.task(smoke, "cnn"), t.paths(Path({str(splits)!r}), Path({str(tmp_path)!r})), {{}}, runs.Background(store))
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stderr.count("does not take this run") == 1
+    assert done.stderr.count("did not log this run") == 1
     assert "captchalab sync" in done.stderr
     assert json.loads((tmp_path / "out" / "run.json").read_text()) == {"run_id": None}
     assert np.isfinite(read_history(tmp_path / "out" / "history.csv")[-1]["val/loss"])

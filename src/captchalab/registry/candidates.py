@@ -8,9 +8,8 @@ from captchalab import files, statistics
 from captchalab.errors import UserError
 from captchalab.project import Project
 from captchalab.reading.captcha import KINDS, Kind
-from captchalab.registry.versions import shown
 from captchalab.statistics import Proportion
-from captchalab.tracking import runs
+from captchalab.tracking import models, runs
 from captchalab.tracking.store import Store
 from captchalab.training.journal import Journal
 
@@ -49,15 +48,15 @@ def find(project: Project, store: Store, client: Any, run_id: str | None) -> Can
 
     if run_id is None:
         kind = better_of_workspace(project)
-        model_id = runs.log_test(project, kind, store, again=False)
+        model_id = models.log_test(project, kind, store, again=False)
         return Candidate(client.get_run(runs.sync(project.stage(kind, "finetune"), store)), model_id)
     try:
         run = client.get_run(run_id)
     except MlflowException:
         raise UserError(
-            f"{run_id} is no run of {shown(store)}: take the id from its page in MLflow, or from `captchalab lineage`."
+            f"{run_id} is no run of {store}: take the id from its page in MLflow, or from `captchalab lineage`."
         ) from None
-    found = runs.logged_model(run)
+    found = models.model_of(client, run, project)
     if found is None:
         raise UserError(
             f"Run {run_id} ({run.info.run_name}) has no model: name a fine-tune run that was tested (`dvc repro`)."

@@ -16,8 +16,8 @@ from captchalab.evaluation import metrics
 from captchalab.project import Project
 from captchalab.reading import predictor
 from captchalab.registry.registry import Registry
-from captchalab.registry.versions import NAME, Version, shown
-from captchalab.tracking import runs
+from captchalab.registry.versions import NAME, Version
+from captchalab.tracking import models, runs
 from captchalab.tracking.store import Store
 from captchalab.training.journal import Journal
 
@@ -58,7 +58,7 @@ def trace(project: Project, store: Store, start: str) -> dict[str, Any]:
     found = {
         "start": start,
         "versions": [_called(version) for version in registry.versions() if version.run_id == run_id],
-        "model": runs.logged_model(run),
+        "model": models.model_of(registry.client, run, project),
         "run": {"id": run_id, "name": run.info.run_name, "status": run.info.status},
         "trained from": run.data.tags.get("train_run_id"),
         "params": {key: run.data.params[key] for key in PARAMS if key in run.data.params},
@@ -94,8 +94,7 @@ def _run(client: Any, store: Store, run_id: str) -> Any:
         if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             raise
         raise UserError(
-            f"{run_id} is no run of {shown(store)}: name one that exists, or log the workspace's with "
-            "`captchalab sync`."
+            f"{run_id} is no run of {store}: name one that exists, or log the workspace's with `captchalab sync`."
         ) from None
 
 
@@ -113,7 +112,6 @@ def _run_of_file(client: Any, store: Store, path: Path) -> str:
     found = client.search_runs(experiments, f"tags.model_md5 = '{md5}'", max_results=1)
     if not found:
         raise UserError(
-            f"No run in {shown(store)} has made {path} (md5 {md5}): if it is the workspace's, log it with "
-            "`captchalab sync`."
+            f"No run in {store} has made {path} (md5 {md5}): if it is the workspace's, log it with `captchalab sync`."
         )
     return str(found[0].info.run_id)

@@ -26,7 +26,7 @@ from captchalab.errors import UserError
 from captchalab.project import Project
 from captchalab.registry import champion
 from captchalab.registry.gate import Attempt
-from captchalab.registry.versions import NAME, Version, fetch, shown
+from captchalab.registry.versions import NAME, Version, fetch
 from captchalab.tracking import packaging
 from captchalab.tracking.store import Store
 
@@ -186,7 +186,7 @@ class Registry:
             return
         with tempfile.TemporaryDirectory() as temporary:
             onnx = self.fetch(version, packaging.ONNX, Path(temporary))
-            of = {"version": version.number, "run_id": version.run_id, "store": shown(self.store)}
+            of = {"version": version.number, "run_id": version.run_id, "store": str(self.store)}
             champion.write(self.project, onnx, {**version.tags, **of, "copied_at": _now()})
 
     def _aliases(self) -> dict[str, str]:

@@ -54,13 +54,6 @@ def fetch(store: Store, client: Any, model_id: str, path: str, to: Path, name: s
         found = mlflow.artifacts.download_artifacts(f"{location}/{path}", dst_path=str(to), tracking_uri=store.uri)
     except Exception as error:  # each kind of store has its own
         raise UserError(
-            f"{name} has no {path} any more in {shown(store)}: bring the artifacts back from a backup, or name another."
+            f"{name} has no {path} any more in {store}: bring the artifacts back from a backup, or name another."
         ) from error
     return Path(found)
-
-
-def shown(store: Store) -> str:
-    """A store's address for messages and files: without its password."""
-    from sqlalchemy import make_url
-
-    return make_url(store.uri).render_as_string(hide_password=True)
