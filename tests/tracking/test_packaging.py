@@ -35,7 +35,7 @@ def test_it_has_signature_example_and_exact_requirements(folder):
 
 
 def test_it_reads_where_nothing_of_captchalab_is_on_the_path(folder, tmp_path):
-    """With the rooms the folder carries, and unpickling forbidden."""
+    """With the modules the folder carries, and unpickling forbidden."""
     script = (
         "import sys, pathlib, json, base64\n"
         "sys.path[:] = [p for p in sys.path if not p.endswith('/src')]\n"
@@ -43,9 +43,9 @@ def test_it_reads_where_nothing_of_captchalab_is_on_the_path(folder, tmp_path):
         " and 'editable' not in getattr(f, '__name__', '').lower()]\n"
         "import mlflow\n"
         "model = mlflow.pyfunc.load_model(sys.argv[1])\n"
-        "[picture] = json.loads(pathlib.Path(sys.argv[1], 'input_example.json').read_text())\n"
-        "[read] = model.predict([base64.b64decode(picture)])\n"
-        "assert len(read.characters) == len(read.text)\n"
+        "[image] = json.loads(pathlib.Path(sys.argv[1], 'input_example.json').read_text())\n"
+        "[prediction] = model.predict([base64.b64decode(image)])\n"
+        "assert len(prediction.characters) == len(prediction.text)\n"
         "print(sys.modules['captchalab'].__file__, {'keras', 'tensorflow'} & set(sys.modules))"
     )
     done = subprocess.run(
@@ -56,6 +56,6 @@ def test_it_reads_where_nothing_of_captchalab_is_on_the_path(folder, tmp_path):
     assert done.stdout.strip() == f"{folder}/code/captchalab/__init__.py set()"
 
 
-def test_what_it_read_in_the_test_split_goes_with_it(folder):
+def test_it_carries_the_predictions_on_the_test_split(folder):
     assert len((folder / packaging.PREDICTIONS).read_text().splitlines()) == 201
     assert '"digest"' in (folder / packaging.SPLIT).read_text()

@@ -60,7 +60,7 @@ def moved(made, tmp_path) -> Path:
 
 
 def read_all(made: Made, folder: Path, to: Path) -> list[str]:
-    """What MLflow brings of the run, the logged model and both versions."""
+    """What MLflow reads of the run, the logged model and both versions."""
     from mlflow import MlflowClient
     from mlflow.artifacts import download_artifacts
 
@@ -119,15 +119,15 @@ def test_a_moved_store_is_noticed(made, moved):
     Store.of(Project(moved.parent)).client()
 
 
-def test_a_database_that_is_not_there_or_not_made_yet_has_not_moved(tmp_path):
+def test_a_database_that_does_not_exist_or_has_no_tables_has_not_moved(tmp_path):
     check(tmp_path)
     assert "Nothing has moved" in relocate(tmp_path)
     sqlite3.connect(tmp_path / "mlflow.db").close()
     check(tmp_path)
     assert "Nothing has moved" in relocate(tmp_path)
-    (tmp_path / "mlflow.db").write_text("no database at all, only some text that is long enough to be looked at")
+    (tmp_path / "mlflow.db").write_text("no database at all, only some text that is long enough to be read as one")
     check(tmp_path)
-    with pytest.raises(UserError, match="cannot be mended"):
+    with pytest.raises(UserError, match="cannot be repaired"):
         relocate(tmp_path)
 
 
@@ -148,7 +148,7 @@ def test_a_dry_run_shows_all_columns_and_changes_nothing(made, moved):
     assert [(path, path.read_bytes()) for path in moved.glob("mlflow.db*")] == before
 
 
-def test_the_database_from_before_is_kept_and_can_be_used(made, moved):
+def test_the_backup_of_the_database_can_be_used(made, moved):
     import mlflow
 
     before = locations(moved / "mlflow.db")
@@ -168,7 +168,7 @@ def test_a_second_time_there_is_nothing_to_do(moved):
     assert len(list(moved.glob("*before-relocate*"))) == 1
 
 
-def test_moved_on_and_back_it_is_mended_each_time(made, moved, tmp_path):
+def test_moved_on_and_back_it_is_repaired_each_time(made, moved, tmp_path):
     for name in ("b", "Über siedlung"):
         relocate(moved)
         moved = moved.parent.rename(tmp_path / name) / "mlruns"
@@ -182,12 +182,12 @@ def test_a_copy_gets_its_own_locations_and_the_original_keeps_its_own(moved, tmp
     original = (moved / "mlflow.db").read_bytes()
     copy = Path(shutil.copytree(moved.parent, tmp_path / "copy")) / "mlruns"
     assert moved_from(copy) == moved
-    assert "a project is there still, and keeps its own" in relocate(copy)
+    assert "a project still exists there, and keeps its own" in relocate(copy)
     assert moved_from(copy) is None
     assert (moved / "mlflow.db").read_bytes() == original
 
 
-def test_files_that_have_stayed_behind_are_told_of(made, moved, tmp_path):
+def test_files_left_in_the_old_place_are_named(made, moved, tmp_path):
     relocate(moved)
     old = moved.parent.rename(tmp_path / "old") / "mlruns"
     relocate(old)
@@ -220,7 +220,7 @@ def test_a_plain_path_stays_a_plain_path(moved):
     assert f"{moved}/artifacts/tests" in locations(moved / "mlflow.db")
 
 
-def test_the_old_folder_that_a_late_write_has_made_anew_is_still_the_old_one(moved, tmp_path):
+def test_the_old_folder_that_a_late_write_has_recreated_is_still_the_old_one(moved, tmp_path):
     relocate(moved)
     folder = moved.parent.rename(tmp_path / "new") / "mlruns"
     (moved / "artifacts" / "tests").mkdir(parents=True)
@@ -237,7 +237,7 @@ def test_a_link_from_the_old_place_is_as_good_as_no_move(moved, tmp_path):
 def test_all_is_rewritten_or_nothing(moved):
     execute(moved, "CREATE TRIGGER full BEFORE UPDATE ON model_versions BEGIN SELECT RAISE(FAIL, 'disk full'); END")
     before = locations(moved / "mlflow.db")
-    with pytest.raises(UserError, match=r"mlflow.db cannot be mended \(disk full\): end what uses it"):
+    with pytest.raises(UserError, match=r"mlflow.db cannot be repaired \(disk full\): stop what uses it"):
         relocate(moved)
     assert locations(moved / "mlflow.db") == before
 

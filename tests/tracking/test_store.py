@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import workspace
@@ -196,3 +197,15 @@ def test_the_remedy_for_an_old_database_does_not_show_the_password(project):
             raise MlflowException(f"Detected out-of-date database schema at {uri}")
         assert f"mlflow db upgrade {expected}`" in str(raised.value)
         assert without_password(str(raised.value))
+
+
+def test_a_wait_for_the_stores_lock_is_announced(project, capfd):
+    store, said = Store.of(project), ""
+    with ThreadPoolExecutor(1) as thread:
+        with store.locked():
+            waiting = thread.submit(store.client)
+            while "MLflow's store is locked by another process" not in said:
+                said += capfd.readouterr().err
+                assert not waiting.done()
+                time.sleep(0.1)
+        assert waiting.result().search_experiments()

@@ -4,7 +4,7 @@ MLmodel, requirements.txt   how MLflow loads it; packages with their exact versi
 served.py                   the model as code
 code/captchalab/reading/    all it imports of captchalab
 artifacts/model.onnx        the network, with its alphabet, length and image size inside
-test/                       what it read in the test split, and which split that was
+test/                       its predictions on the test split, and which split that was
 """
 
 import io
@@ -26,7 +26,7 @@ PREDICTIONS, SPLIT = "test/predictions.csv", "test/meta.json"
 
 
 def package(project: Project, kind: Kind, out: Path, model_id: str | None = None, run_id: str | None = None) -> None:
-    """Write the folder of a network to `out`; it names the logged model and the run it belongs to."""
+    """Write the folder of a network to `out`; its MLmodel names the logged model and the run it belongs to."""
     import mlflow.pyfunc
     from mlflow.models import Model
 
@@ -52,14 +52,14 @@ def package(project: Project, kind: Kind, out: Path, model_id: str | None = None
 
 
 def write_test(project: Project, kind: Kind, out: Path) -> None:
-    """Write what a network read in the test split to the folder `out`."""
+    """Write a network's predictions on the test split to the folder `out`."""
     (out / "test").mkdir()
     shutil.copyfile(project.report(kind) / "predictions.csv", out / PREDICTIONS)
     shutil.copyfile(project.split("test") / "meta.json", out / SPLIT)
 
 
 def _example(captcha: CaptchaParams, test: Path) -> bytes:
-    """The first picture of the test split, as a PNG file's bytes."""
+    """The first image of the test split, as a PNG file's bytes."""
     images = np.load(test / "images.npy", mmap_mode="r")
     content = io.BytesIO()
     Image.fromarray(images[0][..., 0] if captcha.channels == 1 else images[0]).save(content, "PNG")

@@ -1,7 +1,7 @@
-"""A moved or renamed project: `captchalab relocate` mends the locations in mlruns/mlflow.db.
+"""A moved or renamed project: `captchalab relocate` repairs the locations in mlruns/mlflow.db.
 
-MLflow stores where files are as absolute locations. After a move reads fail with "No such artifact", and writes make
-the old folder anew: `check()` notices before either, `relocate()` rewrites what points to where mlruns/ was.
+MLflow stores where files are as absolute locations. After a move reads fail with "No such artifact", and writes
+recreate the old folder: `check()` notices before either, `relocate()` rewrites what points to where mlruns/ was.
 `folder` is mlruns/ everywhere here, with its mlflow.db and artifacts/.
 """
 
@@ -21,6 +21,7 @@ from urllib.parse import quote, unquote
 
 from captchalab import files
 from captchalab.errors import UserError
+from captchalab.processes import locked
 
 COLUMNS = (
     ("experiments", "artifact_location"),
@@ -30,6 +31,7 @@ COLUMNS = (
     ("model_versions", "source"),  # models:/m-..., or a location where the version was made from one
     ("trace_tags", "value"),  # of the tag mlflow.artifactLocation
 )
+LOCK = ".mlflow.lock"  # in mlruns/, held while the database is created or rewritten
 WITH_FILES = ("runs.artifact_uri", "logged_models.artifact_location")
 
 
@@ -42,7 +44,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, location: str) -> "Place | None":
-        """The place of a location; None for one that is of another kind."""
+        """The place of a location; None for one of another kind."""
         is_uri = location.startswith("file://")
         path = unquote(location.removeprefix("file://")) if is_uri else location
         found = re.fullmatch(r"((?:/.*)?/mlruns)/(artifacts(?:/.*)?)", path, re.DOTALL)
@@ -67,10 +69,10 @@ class Move(NamedTuple):
 
 
 def check(folder: Path) -> None:
-    """Refuse a database that has come here from elsewhere; takes milliseconds.
+    """Refuse a database that points to an mlruns/ it was moved from; takes milliseconds.
 
     Raises:
-        UserError: it has, and still points there.
+        UserError: it does.
     """
     if old := moved_from(folder):
         raise UserError(
@@ -83,7 +85,7 @@ def moved_from(folder: Path) -> Path | None:
     try:
         with closing(_open(folder)) as database:
             first = next(_moves(database, folder), None)
-    except sqlite3.Error:  # there is none yet, or none that can be read, which MLflow says itself
+    except sqlite3.Error:  # it does not exist yet, or cannot be read, which MLflow says itself
         return None
     return first.old.mlruns if first else None
 
@@ -95,7 +97,7 @@ def plan(folder: Path) -> list[Move]:
 
 
 def relocate(folder: Path, dry_run: bool = False) -> str:
-    """Rewrite every location that points to where mlruns/ was, all or none, after a copy of the database.
+    """Rewrite every location that points to where mlruns/ was, all or none; a backup of the database comes first.
 
     Args:
         dry_run: only say what would be rewritten.
@@ -106,32 +108,30 @@ def relocate(folder: Path, dry_run: bool = False) -> str:
     Raises:
         UserError: the database cannot be read or written.
     """
-    from filelock import FileLock
-
     path = folder / "mlflow.db"
     if not path.exists():
-        return f"Nothing has moved: there is no {path} yet."
+        return f"Nothing has moved: {path} does not exist yet."
     try:
-        with FileLock(folder / ".mlflow.lock"):  # which `tracking` holds while it makes a database
+        with locked(folder / LOCK, "MLflow's store"):
             moves, backup = (plan(folder), None) if dry_run else _rewrite(folder)
     except (sqlite3.Error, OSError) as error:
-        raise UserError(f"{path} cannot be mended ({error}): end what uses it, and try again.") from error
+        raise UserError(f"{path} cannot be repaired ({error}): stop what uses it, and try again.") from error
     if not moves:
         return f"Nothing has moved: the files are where {path} says."
-    done = f"The database from before is {backup}." if backup else "A dry run: nothing has been rewritten."
+    done = f"The backup of the database is {backup}." if backup else "A dry run: nothing has been rewritten."
     return "\n".join([*describe(moves, folder), done])
 
 
 def describe(moves: list[Move], folder: Path) -> Iterator[str]:
-    """From where to where, an example a column, and whose files have stayed behind."""
+    """From where to where, an example per column, and whose files are still in the old place."""
     for former in sorted({move.old.mlruns for move in moves}):
-        copied = "; a project is there still, and keeps its own" if _is_there(former / "mlflow.db") else ""
+        copied = "; a project still exists there, and keeps its own" if _exists(former / "mlflow.db") else ""
         yield f"{former} -> {folder}{copied}"
     for column, group in groupby(moves, lambda move: move.column):
         rows = list(group)
         yield f"  {column}: {len(rows)}, such as {rows[0].old.location} -> {rows[0].new.location}"
     with_files = [move for move in moves if move.column in WITH_FILES]
-    behind = Counter(m.old.mlruns for m in with_files if _is_there(m.old.path) and not _is_there(m.new.path))
+    behind = Counter(m.old.mlruns for m in with_files if _exists(m.old.path) and not _exists(m.new.path))
     for former, count in sorted(behind.items()):
         bring = shlex.join(["cp", "-an", f"{former}/artifacts/.", f"{folder}/artifacts/"])
         yield f"The files of {count} runs or models are in {former} alone; to bring them here: {bring}"
@@ -141,8 +141,8 @@ def _moves(database: sqlite3.Connection, folder: Path) -> Iterator[Move]:
     is_former = _former(database, folder)
     for table, column in COLUMNS:
         if not database.execute("SELECT 1 FROM pragma_table_info(?) WHERE name = ?", (table, column)).fetchone():
-            continue  # a database that is not made yet, or by an MLflow without such a table
-        # sqlite passes over what is in its place thirty times faster than Python
+            continue  # a database that is not created yet, or by an MLflow without such a table
+        # sqlite skips what is in its place thirty times faster than Python
         rows = database.execute(
             f"SELECT rowid, {column} FROM {table} "
             f"WHERE instr({column}, '/mlruns/artifacts') AND substr({column}, 1, length(:here)) <> :here",
@@ -155,16 +155,17 @@ def _moves(database: sqlite3.Connection, folder: Path) -> Iterator[Move]:
 
 
 def _former(database: sqlite3.Connection, folder: Path) -> Callable[[Path], bool]:
-    """Says of another mlruns/ whether this store has lain there; one that is there may be meant.
+    """Whether this store was in another mlruns/ once; one that exists may hold artifacts on purpose.
 
-    It has lain there if nothing is left, or if it was made there, or if another store is, which it is a copy of.
+    It was there if that folder no longer exists, if it was created there, or if that folder has a store of
+    its own, of which this one is a copy.
     """
 
     @cache
     def is_former(mlruns: Path) -> bool:
         if mlruns.resolve() == folder.resolve():
             return False  # a link from the old place to this one will do
-        if not _is_there(mlruns) or _is_there(mlruns / "mlflow.db"):
+        if not _exists(mlruns) or _exists(mlruns / "mlflow.db"):
             return True
         made_at = database.execute("SELECT artifact_location FROM experiments WHERE experiment_id = 0").fetchone()
         place = Place.of(made_at[0]) if made_at else None
@@ -198,11 +199,11 @@ def _back_up(folder: Path) -> Path:
 
 
 def _open(folder: Path) -> sqlite3.Connection:
-    # "rw" makes none where none is; "ro" could not read one that a killed process has left a half-done write in
+    # "rw" creates none; "ro" could not read one in which a killed process has left an incomplete write
     return sqlite3.connect(
         f"file:{quote(str(folder / 'mlflow.db'))}?mode=rw", uri=True, isolation_level=None, timeout=20
     )
 
 
-def _is_there(path: Path) -> bool:
-    return os.access(path, os.F_OK)  # Path.exists() raises where one may not look
+def _exists(path: Path) -> bool:
+    return os.access(path, os.F_OK)  # Path.exists() raises where permission is missing

@@ -1,7 +1,7 @@
 """The model that is registered: MLflow's pyfunc around `predictor`, as code (nothing is pickled).
 
-MLflow runs this file where the model is served. Its folder carries the ONNX file and the few rooms
-that read with it (`packaging`), so neither captchalab nor Keras has to be installed there.
+MLflow runs this file where the model is served. Its folder carries the ONNX file and the package `reading`
+(see `packaging`), so neither captchalab nor Keras has to be installed there.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ from captchalab.reading.decoding import Prediction
 from captchalab.reading.errors import UnreadableError
 
 
-class BadPicture(mlflow.MlflowException):
-    """Status 400 and one sentence; MLflow would set the whole picture in front of it."""
+class BadImage(mlflow.MlflowException):
+    """Status 400 and one sentence; MLflow would put the whole image in front of it."""
 
     def __init__(self, sentence: str) -> None:
         self.sentence = sentence
@@ -30,7 +30,7 @@ class BadPicture(mlflow.MlflowException):
 
 
 class CaptchaModel(mlflow.pyfunc.PythonModel):
-    """PNG or JPEG pictures in (JSON: base64); text and confidences out."""
+    """PNG or JPEG images in (JSON: base64); text and confidences out."""
 
     def load_context(self, context: Any) -> None:
         from pathlib import Path
@@ -44,7 +44,7 @@ class CaptchaModel(mlflow.pyfunc.PythonModel):
         predictions = []
         for prediction in found:
             if isinstance(prediction, UnreadableError):
-                raise BadPicture(str(prediction))
+                raise BadImage(str(prediction))
             predictions.append(prediction)
         return predictions
 

@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from captchalab import files
 from captchalab.errors import UserError
+from captchalab.processes import locked
 from captchalab.project import Project
 from captchalab.tracking import masking, relocation
 
@@ -77,14 +78,13 @@ class Store(NamedTuple):
         import logging
 
         import mlflow
-        from filelock import FileLock
 
         for chatty in ("alembic", "mlflow"):
             logging.getLogger(chatty).setLevel(logging.WARNING)
         self._probe()
         self.folder.mkdir(parents=True, exist_ok=True)
         # two processes that make the same database at once crash with "duplicate column name"
-        with FileLock(self.folder / ".mlflow.lock"):
+        with self.locked():
             if self.database and not self.database.exists():
                 self._make_database(self.database)
             if self.database == self.folder / "mlflow.db":
@@ -92,6 +92,10 @@ class Store(NamedTuple):
             client = mlflow.MlflowClient(self.uri)
             client.search_experiments(max_results=1)
         return client
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold what one process may do after another: creating the database and an experiment."""
+        return locked(self.folder / relocation.LOCK, "MLflow's store")
 
     def _probe(self) -> None:
         """Ask a store on another host whether it answers: MLflow itself would take a minute or two to give up."""
@@ -122,9 +126,7 @@ class Store(NamedTuple):
 
 def experiment_id(client: Any, store: Store, name: str) -> str:
     """The experiment of a name, made when there is none."""
-    from filelock import FileLock
-
-    with FileLock(store.folder / ".mlflow.lock"):
+    with store.locked():
         experiment = client.get_experiment_by_name(name)
         if experiment is not None:
             return str(experiment.experiment_id)
