@@ -12,7 +12,7 @@ from captchalab import files
 from captchalab.errors import UserError
 from captchalab.project import Project
 from captchalab.tracking import relocation
-from captchalab.tracking.runs import Background, RunWriter, curve, find_run, sync
+from captchalab.tracking.runs import Background, RunWriter, find_run, sync
 from captchalab.tracking.store import Store
 from captchalab.training.journal import HISTORY, Journal
 
@@ -196,16 +196,6 @@ def logged(client, run_id: str) -> dict[str, list[tuple[int, float, int]]]:
     """All points of the metrics that are logged each epoch."""
     names = ("val/exact", "val/cer", "val/loss", "train/loss", "learning_rate", "images_seen", "epoch_s")
     return {name: [(m.step, m.value, m.timestamp) for m in client.get_metric_history(run_id, name)] for name in names}
-
-
-def test_the_curve_counts_images_over_both_stages(network):
-    train, finetune = network
-    points = curve([train.epochs(), finetune.epochs()])
-    assert [point.images_seen for point in points] == WHOLE[:4]
-    assert [point.metrics["images_seen"] for point in points] == WHOLE[:4]
-    assert [point.metrics["val/exact"] for point in points] == [1.0, 1 / 2, 1 / 3, 1.0]
-    assert [point.images_seen for point in curve([finetune.epochs()])] == [64]
-    assert curve([[], []]) == []
 
 
 def test_a_fine_tuned_networks_run_has_the_points_of_both_stages(store, client, network):
