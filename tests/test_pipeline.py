@@ -299,7 +299,7 @@ def test_the_champion_is_served(story, picture):
         status, answer = ask(port, b"no picture")
         assert (status, answer["message"]) == (
             400,
-            "Image 1 is no picture that can be read: give a PNG or JPEG file.",
+            "Image 1 cannot be read as an image: give a PNG or JPEG file.",
         )
 
 
