@@ -1,8 +1,8 @@
-"""How fast captchas are drawn: ours against the package `captcha`, one core, the same pictures.
+"""How fast captchas are drawn: ours against the package `captcha`, one core, the same images.
 
     .venv/bin/python benchmarks/drawing.py
 
-Each drawer takes its turn, five times over; the medians are compared. `tests/test_rendering.py`
+Each drawer takes its turn, five times over; the medians are compared. `tests/data/test_rendering.py`
 holds that both draw the same bytes.
 """
 

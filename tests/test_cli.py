@@ -170,7 +170,7 @@ def test_draw_writes_one_captcha_or_a_folder_of_them(project):
 
 def test_predict_reads_files_and_folders(project, model):
     run("draw", "AB12", "--count", 2, "--out", "many")
-    (project / "many" / "notes.txt").write_text("no picture")
+    (project / "many" / "notes.txt").write_text("no image")
     table = run("predict", "many", "many/0000.png", "--model", model)
     assert table.exit_code == 0, table.stderr
     assert [line.split()[0] for line in table.stdout.splitlines()] == [
@@ -194,15 +194,15 @@ def test_predict_takes_jpeg_and_colour(project, model):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        (None, "picture.png cannot be read (No such file or directory): name a PNG or JPEG file, or a folder of them."),
-        (b"", "picture.png cannot be read as an image"),
-        (b"\x89PNG\r\n\x1a\n broken", "picture.png cannot be read as an image"),
+        (None, "image.png cannot be read (No such file or directory): name a PNG or JPEG file, or a folder of them."),
+        (b"", "image.png cannot be read as an image"),
+        (b"\x89PNG\r\n\x1a\n broken", "image.png cannot be read as an image"),
     ],
 )
 def test_predict_refuses_what_is_no_picture(project, model, content, sentence):
     if content is not None:
-        (project / "picture.png").write_bytes(content)
-    done = run("predict", "picture.png", "--model", model)
+        (project / "image.png").write_bytes(content)
+    done = run("predict", "image.png", "--model", model)
     assert done.exit_code == 1
     assert sentence in done.stderr
 
@@ -220,7 +220,7 @@ def test_relocate_says_that_nothing_has_moved(project):
     assert run("relocate", "--dry-run").stdout.startswith("Nothing has moved")
 
 
-def test_predict_refuses_pictures_of_another_size(project, model):
+def test_predict_refuses_images_of_another_size(project, model):
     Image.new("L", (170, 80)).save(project / "wide.png")
     done = run("predict", "wide.png", "--model", model)
     assert done.exit_code == 1

@@ -241,7 +241,7 @@ def story(chain) -> Story:
 
 
 @pytest.fixture(scope="module")
-def picture(story) -> bytes:
+def image(story) -> bytes:
     return (story.folder / "42.png").read_bytes()
 
 
@@ -284,26 +284,26 @@ def test_a_rollback_brings_the_first_one_back(story):
     assert one["predictions"] != two["predictions"]
 
 
-def test_the_champion_is_served(story, picture):
+def test_the_champion_is_served(story, image):
     port = free_port()
     command = [sys.executable, "-m", "captchalab.cli", "serve", "--port", port]
     log = story.folder / "serve.log"
     not_activated = {**profiles.copy_environment(), "PATH": "/usr/bin:/bin"}
     where = {"cwd": story.folder, "env": not_activated}
     with running(command, log, lambda: get(f"http://127.0.0.1:{port}/ping"), **where):
-        status, answer = ask(port, picture)
+        status, answer = ask(port, image)
         assert status == 200, log.read_text()
         [read] = json.loads(story.read_with_first.stdout)["predictions"]
         assert answer["predictions"][0]["text"] == read["text"]
         assert answer["predictions"][0]["confidence"] == pytest.approx(read["confidence"], abs=1e-5)
-        status, answer = ask(port, b"no picture")
+        status, answer = ask(port, b"no image")
         assert (status, answer["message"]) == (
             400,
             "Image 1 cannot be read as an image: give a PNG or JPEG file.",
         )
 
 
-def test_it_is_served_where_neither_captchalab_nor_keras_is_installed(story, picture, tmp_path):
+def test_it_is_served_where_neither_captchalab_nor_keras_is_installed(story, image, tmp_path):
     """In an environment made from the model's own requirements, with unpickling forbidden."""
     champion = Registry(Project(story.folder), Store.of(Project(story.folder))).find("champion")
     [model] = (story.folder / "mlruns" / "artifacts").glob(f"*/models/{champion.model_id}/artifacts")
@@ -322,7 +322,7 @@ def test_it_is_served_where_neither_captchalab_nor_keras_is_installed(story, pic
     }
     where = {"cwd": tmp_path, "env": environment}
     with running(command, tmp_path / "serve.log", lambda: get(f"http://127.0.0.1:{port}/ping"), **where):
-        status, answer = ask(port, picture)
+        status, answer = ask(port, image)
     assert status == 200
     assert answer["predictions"][0]["text"] == json.loads(story.read_with_first.stdout)["predictions"][0]["text"]
 

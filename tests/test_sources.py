@@ -35,7 +35,7 @@ SHAPED_BY_VALUE = {
     "finetune.cnn.learning_rate": {"finetune@cnn"},
     "finetune.ctc.epochs": {"finetune@ctc"},
     "evaluate.batch_size": NAMES["evaluate"],
-    "evaluate.pictures": NAMES["evaluate"] | NAMES["compare"],
+    "evaluate.grid_images": NAMES["evaluate"] | NAMES["compare"],
     "promote.min_exact": set(),
     "tracking.experiment": set(),
     "runtime.workers": set(),

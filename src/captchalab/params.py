@@ -142,7 +142,7 @@ class StagesParams(Strict):
 class EvaluateParams(Strict):
     batch_size: PositiveInt
     beam_width: PositiveInt
-    pictures: PositiveInt
+    grid_images: PositiveInt
 
 
 class PromoteParams(Strict):

@@ -49,7 +49,7 @@ def test_what_evaluate_and_compare_leave(smoke, tmp_path, captcha):
         plots = {"accuracies", "confusions", "curves", "doubtful", "network", "reliability", "worst"}
         assert drawn == (plots | {"ctc_output"} if kind == "ctc" else plots)
 
-    comparison = compare(captcha, smoke.evaluate.pictures, project)
+    comparison = compare(captcha, smoke.evaluate.grid_images, project)
     assert comparison["n"] == IMAGES
     page = (project.reports / "index.html").read_text(encoding="utf-8")
     assert f"captchas of {captcha.length} characters" in page

@@ -77,7 +77,7 @@ def compare() -> None:
     project, params = open_project()
     from captchalab.evaluation import report
 
-    result = report.compare(params.captcha, params.evaluate.pictures, project)
+    result = report.compare(params.captcha, params.evaluate.grid_images, project)
     for kind in ("cnn", "ctc"):
         figures = result[kind]
         print(

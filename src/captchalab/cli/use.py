@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @main.command()
 @click.argument("text")
-@click.option("-n", "--count", default=1, show_default=True, type=click.IntRange(1), help="How many pictures.")
+@click.option("-n", "--count", default=1, show_default=True, type=click.IntRange(1), help="How many images.")
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="File, or folder for more than one.")
 def draw(text: str, count: int, out: Path | None) -> None:
     """Write a captcha of TEXT to TEXT.png, or COUNT of them to the folder TEXT/."""

@@ -105,8 +105,8 @@ def draw(
     """The images of plots/."""
     truths = data.texts()
     wrong = [i for i, (truth, found) in enumerate(zip(truths, predictions, strict=True)) if truth != found.text]
-    worst = sorted(wrong, key=lambda i: -predictions[i].confidence)[: params.pictures]
-    doubtful = sorted(range(len(predictions)), key=lambda i: predictions[i].confidence)[: params.pictures]
+    worst = sorted(wrong, key=lambda i: -predictions[i].confidence)[: params.grid_images]
+    doubtful = sorted(range(len(predictions)), key=lambda i: predictions[i].confidence)[: params.grid_images]
     plots.curves(histories, kind, out / "curves.png")
     plots.confusions(dict(confusions), captcha.alphabet, out / "confusions.png")
     plots.accuracies(details["by_position"], details["by_character"], out / "accuracies.png")
