@@ -252,14 +252,15 @@ def test_the_first_network_is_promoted(story):
 
 def test_a_worse_one_is_refused_and_nothing_changes(story):
     assert story.refused.returncode == 3
-    assert "it is not ahead, so more captchas would not show that it is better" in story.refused.stdout
+    assert "the candidate is not ahead, so more captchas would not show that it is better" in story.refused.stdout
     assert story.after_refusal == {1: ["champion"]}
 
 
 def test_a_better_one_is_taken(story):
     assert story.taken.returncode == 0, story.taken.stdout + story.taken.stderr
     assert re.search(
-        r"Promoted: on 2,000 fresh captchas it alone is right on \d+, the champion alone on \d+", story.taken.stdout
+        r"Promoted: on 2,000 fresh captchas the candidate alone is right on \d+, the champion alone on \d+",
+        story.taken.stdout,
     )
     assert story.after_taken == {1: ["previous"], 2: ["champion"]}
 

@@ -32,10 +32,15 @@ CHAMPION = result(range(80), "old")
             True,
             "no champion yet, and it predicts 50.00% (40.38 - 59.62) of 100 fresh captchas",
         ),
-        (result(range(49)), None, False, "fresh captchas, below promote.min_exact = 50.00%"),
+        (
+            result(range(49)),
+            None,
+            False,
+            "fresh captchas, below promote.min_exact = 50.00%: lower that in params.yaml",
+        ),
         (result(range(90), ms=11.0), None, False, "takes 11.0 ms per image, above promote.max_latency_ms = 10."),
-        (result(range(90)), CHAMPION, True, "it alone is right on 10, the champion alone on 0 (p = 0.00098"),
-        (result(range(80)), CHAMPION, False, "it is not ahead, so more captchas would not show"),
+        (result(range(90)), CHAMPION, True, "the candidate alone is right on 10, the champion alone on 0 (p = 0.00098"),
+        (result(range(80)), CHAMPION, False, "the candidate is not ahead, so more captchas would not show"),
         (result(range(70)), CHAMPION, False, "alone is right on 0, the champion alone on 10 (p = 1, and attempt 1"),
         # 4 of 4, p = 0.0625; the next attempt has 0.1 / 6
         (

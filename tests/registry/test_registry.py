@@ -180,7 +180,7 @@ def test_one_that_is_not_better_changes_nothing(opened, promote):
     before = state(opened)
     outcome = promote(0.4)
     assert outcome.version is None
-    assert "it is not ahead" in outcome.decision.reason
+    assert "the candidate is not ahead" in outcome.decision.reason
     assert state(opened) == before
 
 
@@ -202,7 +202,7 @@ def test_force_overrides_and_leaves_its_trace(opened, promote):
     version = promote(0.2, force="the old one is slow").version
     assert version.aliases == ["champion"]
     assert version.tags["forced"] == "the old one is slow"
-    assert "it is not ahead" in version.tags["reason"]
+    assert "the candidate is not ahead" in version.tags["reason"]
 
 
 def test_rolling_back_twice_goes_back_two(opened, promote):
@@ -386,12 +386,14 @@ def test_promote_prints_a_table_and_the_decision(opened, guesses):
     assert done.exit_code == 0, done.stderr
     assert "exact match (95 %)" in done.stdout and "fresh captchas" in done.stdout
     assert "models:/captcha/1 is champion." in done.stdout
-    assert done.stderr.endswith("captchalab: attempt 1: drawing 400 captchas that no network has seen.\n")
+    assert done.stderr.endswith(
+        "captchalab: attempt 1 of this registry: drawing 400 captchas that no network has seen.\n"
+    )
     workspace.put(opened.project, "ctc", guesses(0.4), 150)
     done = run("promote")
     assert done.exit_code == 3
     assert "champion (version 1)" in done.stdout
-    assert "Not promoted (exit status 3): on 400 fresh captchas it alone is right on 0," in done.stdout
+    assert "Not promoted (exit status 3): on 400 fresh captchas the candidate alone is right on 0," in done.stdout
 
 
 def test_promote_draws_as_many_captchas_as_it_is_told_to(opened, guesses):

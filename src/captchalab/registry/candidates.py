@@ -65,17 +65,22 @@ def find(project: Project, store: Store, client: Any, run_id: str | None) -> Can
 
 
 def better_of_workspace(project: Project) -> Kind:
-    """The fine-tuned network of the present reports that is better on the valid split (never the test split).
+    """The fine-tuned network that is better on the valid split (never the test split): exact match, ties by loss.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one was not tested and would be passed over.
     """
     scores = {}
     for kind in KINDS:
         journal = Journal(project.stage(kind, "finetune"))
-        if (project.report(kind) / "metrics.json").exists() and journal.begun:
-            best = journal.about["outcome"]["best"]
-            scores[kind] = (best["val/exact"], -best["val/loss"])
+        if not journal.begun:
+            continue
+        if not (project.report(kind) / "metrics.json").exists():
+            raise UserError(
+                f"{journal.folder} holds a network that was not tested: run `dvc repro`, or name a run with --run."
+            )
+        best = journal.about["outcome"]["best"]
+        scores[kind] = (best["val/exact"], -best["val/loss"])
     if not scores:
         raise UserError(
             f"{project.root} holds no fine-tuned network to promote: run `dvc repro`, or name one with --run."

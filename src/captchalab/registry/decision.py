@@ -63,7 +63,11 @@ def decide(rules: PromoteParams, candidate: Result, champion: Result | None, att
     exact = candidate.exact
     predicted = f"{exact.value:.2%} ({100 * exact.low:.2f} - {100 * exact.high:.2f}) of {exact.n:,} fresh captchas"
     if exact.value < rules.min_exact:
-        return Decision(False, f"it predicts {predicted}, below promote.min_exact = {rules.min_exact:.2%}.")
+        return Decision(
+            False,
+            f"it predicts {predicted}, below promote.min_exact = {rules.min_exact:.2%}: "
+            "lower that in params.yaml, or give --force --reason TEXT.",
+        )
     if champion is None:
         return Decision(True, f"there is no champion yet, and it predicts {predicted}.")
     only_candidate = int((candidate.right & ~champion.right).sum())
@@ -92,14 +96,15 @@ def compare(only_candidate: int, only_champion: int, n: int, max_p: float, attem
     """Whether the candidate is better, by the captchas (of `n`) that just one of the two predicts."""
     p, spent = better_p(only_candidate, only_champion), spend(max_p, attempt)
     seen = (
-        f"on {n:,} fresh captchas it alone is right on {only_candidate:,}, the champion alone on {only_champion:,} "
-        f"(p = {p:.2g}, and attempt {attempt} against this champion needs {spent:.2g} or less)"
+        f"on {n:,} fresh captchas the candidate alone is right on {only_candidate:,}, "
+        f"the champion alone on {only_champion:,} (p = {p:.2g}, and attempt {attempt} against this champion needs "
+        f"{spent:.2g} or less)"
     )
     if p <= spent:
         return Decision(True, f"{seen}.", p, spent)
     needed = images_to_tell(only_candidate, only_champion, n, spend(max_p, attempt + 1))
     if needed is None:
-        remedy = "it is not ahead, so more captchas would not show that it is better."
+        remedy = "the candidate is not ahead, so more captchas would not show that it is better."
     else:
         draw_them = f"`captchalab promote --images {needed}` draws them"
         remedy = f"telling them apart would take about {needed:,} captchas: {draw_them}."

@@ -82,7 +82,8 @@ def lines(found: dict[str, Any]) -> str:
 
 def _called(version: Version) -> str:
     aliases = "".join(f" @{alias}" for alias in version.aliases)
-    return f"{version.name}{aliases}"
+    forced = f" (forced: {version.tags['forced']})" if "forced" in version.tags else ""
+    return f"{version.name}{aliases}{forced}"
 
 
 def _run(client: Any, store: Store, run_id: str) -> Any:
@@ -104,9 +105,10 @@ def _run_of_file(client: Any, store: Store, path: Path) -> str:
         raise UserError(f"{path} is a folder: name the file in it, model.keras or model.onnx.")
     md5 = predictor.load(path).network_md5 if path.suffix == ".onnx" else files.md5(path)
     beside = path.parent if path.suffix == ".keras" else path.parent.parent / "finetune"
-    if (beside / "journal.json").exists() and (beside / "model.keras").exists():
+    if (beside / "journal.json").exists():
         run_id = runs.find_run(client, Journal(beside))
-        if run_id and files.md5(beside / "model.keras") == md5:
+        # the run says what it made: the file may have been replaced or damaged since
+        if run_id and client.get_run(run_id).data.tags.get("model_md5") == md5:
             return run_id
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     found = client.search_runs(experiments, f"tags.model_md5 = '{md5}'", max_results=1)

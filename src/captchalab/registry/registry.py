@@ -121,7 +121,7 @@ class Registry:
         attempt = Attempt(number, int(model.creation_timestamp), against, images)
         opponent = f", for it and {before.name}" if before else ""
         what = f"drawing {images:,} captchas that no network has seen{opponent}"
-        print(f"captchalab: attempt {number}: {what}.", file=sys.stderr, flush=True)
+        print(f"captchalab: attempt {number} of this registry: {what}.", file=sys.stderr, flush=True)
         return attempt
 
     def make_champion(
