@@ -87,8 +87,9 @@ def trainer(tmp_path):
     script = tmp_path / "trainer.py"
     script.write_text(textwrap.dedent(DRAWS))
     started = subprocess.Popen(
-        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
+    )  # fmt: skip
     assert started.stdout and started.stdout.readline() == "batch\n"
     children = psutil.Process(started.pid).children(recursive=True)
     assert len(children) >= 2
