@@ -20,7 +20,7 @@ help:  ## list the verbs
 
 setup: $(READY)  ## create .venv with everything the project needs; GPU=1 brings CUDA
 
-repro: $(READY)  ## the whole experiment: draw, train, fine-tune, test, compare (dvc repro)
+repro: $(READY)  ## the whole experiment: draw, train, fine-tune, export, test, compare (dvc repro)
 	$(BIN)/dvc repro
 
 test: $(READY)  ## all tests, the whole chain, tiny, and training on JAX among them
