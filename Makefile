@@ -5,6 +5,7 @@ BIN := .venv/bin
 PINS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
 READY := .venv/.ready$(if $(GPU),-gpu)
 UPGRADE ?=
+SHELL := /bin/bash
 UV := 0.13.9
 # an environment names its own folder in every script: one that has been moved is recreated
 MOVED := $(filter-out $(CURDIR),$(shell cat .venv/.ready 2>/dev/null))
@@ -13,15 +14,21 @@ $(shell rm -f .venv/.ready .venv/.ready-gpu)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check lint smoke ui promote rollback serve pins clean
+.PHONY: help setup repro repro-cnn repro-ctc test check lint smoke ui promote rollback serve pins clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 16
 
 setup: $(READY)  ## create .venv with everything the project needs; GPU=1 brings CUDA
 
+# the two networks side by side, a thread each; the pipe turns their progress bars into lines
 repro: $(READY)  ## the whole experiment: draw, train, fine-tune, export, test, compare (dvc repro)
+	$(BIN)/dvc repro generate
+	@$(MAKE) --no-print-directory -j 2 repro-cnn repro-ctc
 	$(BIN)/dvc repro
+
+repro-cnn repro-ctc: repro-%: $(READY)
+	@set -o pipefail; $(BIN)/dvc repro evaluate@$* 2>&1 | cat
 
 test: $(READY)  ## all tests, the whole chain, tiny, and training on JAX among them
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
