@@ -91,7 +91,7 @@ class StageParams(Strict):
     """How one stage trains; `train` and `finetune` have the same knobs."""
 
     source: Literal["pool", "stream"]
-    optimizer: Literal["adam", "adamw"]
+    optimizer: Literal["adam", "adamw", "muon"]
     amsgrad: bool
     learning_rate: Annotated[float, Field(gt=0)]
     schedule: Literal["constant", "cosine"]
@@ -131,6 +131,8 @@ class StageParams(Strict):
                 f"{{key}}.weight_decay = {self.weight_decay} does nothing with optimizer 'adam': "
                 "set it to 0, or take 'adamw'."
             )
+        if self.optimizer == "muon" and self.amsgrad:
+            raise ValueError("{key}.amsgrad = True does nothing with optimizer 'muon': set it to false.")
         return self
 
 

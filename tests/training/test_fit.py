@@ -93,6 +93,26 @@ def test_fine_tuning_starts_from_the_trained_weights(trained, smoke, splits, tmp
     assert first["learning_rate"] == pytest.approx(1e-4)
 
 
+def after(epochs: int):
+    """A stop that ends a stage once its journal has so many epochs."""
+    return lambda journal: "the pruner's word" if len(journal.epochs()) >= epochs else None
+
+
+def test_a_stop_ends_a_stage_with_its_reason_and_the_best_weights_so_far(smoke, splits, tmp_path):
+    fit(task(smoke, "cnn"), paths(splits, tmp_path), {}, stop=after(2))
+    outcome = Journal(tmp_path / "out").about["outcome"]
+    assert outcome["stopped"] == "the pruner's word"
+    assert outcome["best_epoch"] in (1, 2)
+    assert [row["epoch"] for row in read_history(tmp_path / "out" / "history.csv")] == [1, 2]
+    assert (tmp_path / "out" / "model.keras").exists()
+
+
+def test_a_stage_that_resumes_asks_its_stop_before_it_trains_on(smoke, splits, tmp_path, killed):
+    killed("cnn", tmp_path)  # after two epochs
+    fit(task(smoke, "cnn"), paths(splits, tmp_path), {}, stop=after(1))
+    assert [row["epoch"] for row in read_history(tmp_path / "out" / "history.csv")] == [1, 2]
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -148,6 +168,13 @@ def test_after_kill_9_a_stage_resumes_and_ends_bit_for_bit_the_same(trained, smo
     assert same_files(tmp_path / "out", folder / "out")
 
 
+def test_a_killed_stage_of_muon_resumes_bit_for_bit(smoke, splits, tmp_path, killed):
+    fit(task(smoke, "ctc", optimizer="muon"), paths(splits, tmp_path / "whole"), {})
+    killed("ctc", tmp_path / "again", "optimizer=muon")
+    fit(task(smoke, "ctc", optimizer="muon"), paths(splits, tmp_path / "again"), {})
+    assert same_files(tmp_path / "again" / "out", tmp_path / "whole" / "out")
+
+
 def test_a_killed_stream_resumes_with_the_images_that_were_next(smoke, splits, tmp_path, killed):
     fit(task(smoke, "cnn", source="stream"), paths(splits, tmp_path / "whole"), {})
     killed("cnn", tmp_path / "again", "source=stream")
@@ -174,7 +201,9 @@ def test_a_truncated_checkpoint_costs_one_epoch_and_no_bit(trained, smoke, split
 
 
 @pytest.mark.parametrize("journal", ["intact", "damaged"])
-def test_without_an_intact_checkpoint_or_journal_a_stage_starts_anew(smoke, splits, tmp_path, killed, capsys, journal):
+def test_without_an_intact_checkpoint_or_journal_a_stage_starts_from_scratch(
+    smoke, splits, tmp_path, killed, capsys, journal
+):
     killed("cnn", tmp_path)
     if journal == "intact":
         for path in checkpoints_in(tmp_path).paths():
@@ -184,7 +213,7 @@ def test_without_an_intact_checkpoint_or_journal_a_stage_starts_anew(smoke, spli
         (checkpoints_in(tmp_path).folder / "journal.json").write_text("{")
     fit(task(smoke, "cnn"), paths(splits, tmp_path), {})
     said = capsys.readouterr().out
-    assert "starts anew" in said
+    assert "starts from scratch" in said
     assert "resumes after" not in said
     assert [row["epoch"] for row in read_history(tmp_path / "out" / "history.csv")] == [1, 2, 3]
 

@@ -11,6 +11,7 @@ import contextlib
 import math
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -24,6 +25,7 @@ from captchalab.networks.backend import keras
 from captchalab.params import StageParams
 from captchalab.processes import only_one
 from captchalab.project import StagePaths
+from captchalab.training import optimizers
 from captchalab.training.checkpoints import Checkpoints, State, fingerprint, weights_digest
 from captchalab.training.console import Steps, log, log_epoch
 from captchalab.training.journal import FILES, Journal
@@ -39,6 +41,9 @@ class Follower(Protocol):
     def end(self, status: str) -> None: ...
 
 
+Stop = Callable[[Journal], str | None]  # why a stage should end before its time, asked after each epoch
+
+
 class NoFollower:
     """Follows nothing."""
 
@@ -47,8 +52,14 @@ class NoFollower:
     def end(self, status: str) -> None: ...
 
 
-def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower | None = None) -> None:
+def fit(
+    task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower | None = None, stop: Stop | None = None
+) -> None:
     """Train one stage to its end; one that was stopped resumes after its last finished epoch, bit for bit.
+
+    Args:
+        stop: asked after each finished epoch, and again after the last one when the stage resumes; its reason ends
+            the stage like any other end, with the best weights so far.
 
     Raises:
         UserError: data or starting model missing or of other captchas; the loss is not a number;
@@ -92,7 +103,7 @@ def fit(task: Task, paths: StagePaths, tags: dict[str, str], follower: Follower 
             )
         follower.begin(journal)
         try:
-            while not (reason := progress.ended(task.stage)):
+            while not (reason := progress.ended(task.stage) or (stop and progress.epoch and stop(journal))):
                 metrics, seconds = _epoch(task, network, optimizer, source, valid, progress.epoch)
                 if progress.count(metrics, task.stage.best_by):
                     best = _arrays(network.model.weights)
@@ -189,21 +200,7 @@ def _network(task: Task, paths: StagePaths) -> models.Network:
 
 
 def _compile(network: models.Network, stage: StageParams, device: backend.Device) -> Any:
-    rate: Any = stage.learning_rate
-    if stage.schedule == "cosine":
-        steps = stage.epochs * stage.steps_per_epoch
-        rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0 if stage.warmup_steps else stage.learning_rate,
-            decay_steps=steps - stage.warmup_steps,
-            alpha=stage.final_learning_rate / stage.learning_rate,
-            warmup_target=stage.learning_rate if stage.warmup_steps else None,
-            warmup_steps=stage.warmup_steps,
-        )
-    clip = {"global_clipnorm": stage.clip_norm} if stage.clip_norm else {}
-    if stage.optimizer == "adamw":
-        optimizer = keras.optimizers.AdamW(rate, weight_decay=stage.weight_decay, amsgrad=stage.amsgrad, **clip)
-    else:
-        optimizer = keras.optimizers.Adam(rate, amsgrad=stage.amsgrad, **clip)
+    optimizer = optimizers.build(stage)
     network.model.compile(optimizer, models.LOSSES[network.kind], jit_compile=device.jit_compile)
     optimizer.build(network.model.trainable_variables)
     return optimizer
@@ -224,11 +221,11 @@ def _last_state(task: Task, checkpoints: Checkpoints, journal: Journal) -> State
     for path in damaged:
         log(task, f"{path} is damaged (its content does not match its digest): removed")
     if (state or journal.begun) and not journal.holds(state.progress["epoch"] if state else 0):
-        log(task, f"the journal in {journal.folder} is damaged or lacks epochs: starts anew")
+        log(task, f"the journal in {journal.folder} is damaged or lacks epochs: starts from scratch")
         checkpoints.clear()
         return None
     if damaged and not state:
-        log(task, "no intact checkpoint is left: starts anew")
+        log(task, "no intact checkpoint is left: starts from scratch")
     return state
 
 
