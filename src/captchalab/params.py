@@ -98,6 +98,7 @@ class StageParams(Strict):
     warmup_steps: NonNegativeInt
     final_learning_rate: NonNegativeFloat
     weight_decay: NonNegativeFloat
+    muon_rms: NonNegativeFloat
     clip_norm: NonNegativeFloat
     batch_size: PositiveInt
     steps_per_epoch: PositiveInt
@@ -130,6 +131,11 @@ class StageParams(Strict):
             raise ValueError(
                 f"{{key}}.weight_decay = {self.weight_decay} does nothing with optimizer 'adam': "
                 "set it to 0, or take 'adamw'."
+            )
+        if (self.optimizer == "muon") != (self.muon_rms > 0):
+            raise ValueError(
+                f"{{key}}.muon_rms = {self.muon_rms} does not go with optimizer '{self.optimizer}': "
+                "set it above 0 for 'muon', such as 0.6, and to 0 for the others."
             )
         if self.optimizer == "muon" and self.amsgrad:
             raise ValueError("{key}.amsgrad = True does nothing with optimizer 'muon': set it to false.")

@@ -19,9 +19,15 @@ def step(smoke: Params):
     gradients = {name: rng.normal(size=shape) for name, shape in SHAPES.items()}
     gradients["convolution"] *= np.geomspace(1, 100, 16)  # directions of very different strength
 
-    def updates(name: str, **changes) -> dict[str, np.ndarray]:
+    def updates(name: str, muon_rms: float = 0.2) -> dict[str, np.ndarray]:
         stage = smoke.train.cnn.model_copy(
-            update={"optimizer": name, "schedule": "constant", "weight_decay": 0.0, "clip_norm": 0.0, **changes}
+            update={
+                "optimizer": name,
+                "schedule": "constant",
+                "weight_decay": 0.0,
+                "clip_norm": 0.0,
+                "muon_rms": muon_rms,
+            }
         )
         optimizer = optimizers.build(stage)
         variables = {name: keras.Variable(np.zeros(shape, "float32"), name=name) for name, shape in SHAPES.items()}
@@ -38,10 +44,10 @@ def test_muon_moves_a_convolution_kernel_alike_in_every_direction(step):
     assert singular.max() / singular.min() < 2
 
 
-def test_muon_moves_a_weight_as_far_as_adam_does(step):
-    """0.2 of the learning rate by root mean square: the scale of Liu et al., for one learning rate over all weights."""
-    size = np.sqrt(np.mean(step("muon")["convolution"] ** 2))
-    assert 0.15e-3 < size < 0.25e-3
+@pytest.mark.parametrize("rms", [0.2, 0.8])
+def test_muon_moves_a_weight_by_its_rms_times_the_learning_rate(step, rms):
+    moved = np.sqrt(np.mean(step("muon", muon_rms=rms)["convolution"] ** 2))
+    assert 0.75 * rms * 1e-3 < moved < 1.25 * rms * 1e-3
 
 
 @pytest.mark.parametrize("name", ["recurrent", "bias"])
@@ -50,7 +56,9 @@ def test_muon_leaves_other_weights_to_adamw(step, name):
 
 
 def test_weight_decay_shrinks_kernels_and_other_weights_alike(smoke):
-    stage = smoke.train.cnn.model_copy(update={"optimizer": "muon", "schedule": "constant", "weight_decay": 0.5})
+    stage = smoke.train.cnn.model_copy(
+        update={"optimizer": "muon", "muon_rms": 0.2, "schedule": "constant", "weight_decay": 0.5}
+    )
     optimizer = optimizers.build(stage)
     kernel, dense = (keras.Variable(np.ones(shape, "float32")) for shape in ((3, 3, 8, 16), (16, 24)))
     optimizer.build([kernel, dense])
