@@ -79,6 +79,18 @@ def test_back_is_the_committed_params(project):
     assert profiles.back(project) == ""
 
 
+def test_weights_are_one_value_replaced_as_a_whole(project):
+    for name, weights in (("zero", '{"0": 4, "O": 4}'), ("one", '{"1": 2}'), ("none", "{}")):
+        (project.profiles / f"{name}.yaml").write_text(f"splits: {{train: {{weights: {weights}}}}}\n")
+    before = project.params.read_text()
+    profiles.apply(project, "zero")
+    assert params.load(project.params).splits.train.weights == {"0": 4, "O": 4}
+    profiles.apply(project, "one")
+    assert params.load(project.params).splits.train.weights == {"1": 2}
+    profiles.apply(project, "none")
+    assert project.params.read_text() == before
+
+
 def test_a_value_that_is_not_committed_is_not_overwritten(project):
     mine = edit(project, "rnn_size: 8 ", "rnn_size: 99")
     with pytest.raises(UserError, match=r"overwrite models\.ctc\.rnn_size = 99, which is not committed: commit"):

@@ -26,6 +26,7 @@ SHAPED_BY_VALUE = {
     "seed": NAMES["generate"] | NAMES["train"] | NAMES["finetune"],
     "captcha.length": NAMES["generate"] | NAMES["train"] | NAMES["finetune"] | NAMES["evaluate"] | NAMES["compare"],
     "splits.train.images": {"generate@train"},
+    "splits.train.weights": {"generate@train"},
     "splits.valid.images": {"generate@valid"},
     "splits.test.images": {"generate@test"},
     "models.cnn.conv_depth": {"train@cnn"},

@@ -9,7 +9,7 @@ import itertools
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveInt, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 
 from captchalab import yaml
@@ -25,14 +25,29 @@ NonNegativeFloat = Annotated[float, Field(ge=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Pool = Annotated[tuple[PositiveInt, PositiveInt], Field(strict=False)]
+Weights = dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]]  # character -> weight; 1 where none is named
 
 
 class SplitParams(Strict):
     images: NonNegativeInt
 
 
+class TrainSplitParams(SplitParams):
+    """What is learnt from; what is measured on is always uniform, and so has no weights."""
+
+    weights: Weights
+
+    @field_validator("weights", mode="before")
+    @classmethod
+    def _characters_in_quotes(cls, weights: object) -> object:
+        for key in weights if isinstance(weights, dict) else ():
+            if not isinstance(key, str):
+                raise ValueError(f'{{key}} names {key!r} without quotes: write the character in quotes, "{key}".')
+        return weights
+
+
 class SplitsParams(Strict):
-    train: SplitParams
+    train: TrainSplitParams
     valid: SplitParams
     test: SplitParams
 
@@ -188,6 +203,21 @@ class Params(Strict):
     def stage(self, name: StageName, kind: Kind) -> StageParams:
         stages = self.train if name == "train" else self.finetune
         return stages.cnn if kind == "cnn" else stages.ctc
+
+    @model_validator(mode="after")
+    def _weights_that_leave_something_to_draw(self) -> Self:
+        alphabet, weights = self.captcha.alphabet, self.splits.train.weights
+        for char in weights:
+            if len(char) != 1 or char not in alphabet:
+                raise ValueError(
+                    f"splits.train.weights names {char!r}, which is not in captcha.alphabet = {alphabet!r}: "
+                    "take it out."
+                )
+        if not any(weights.get(char, 1.0) for char in alphabet):
+            raise ValueError(
+                "splits.train.weights is 0 for every character of captcha.alphabet: give one of them a weight above 0."
+            )
+        return self
 
     @model_validator(mode="after")
     def _a_pool_of_images_where_one_is_used(self) -> Self:

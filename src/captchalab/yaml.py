@@ -12,6 +12,9 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
 from captchalab.errors import UserError
 
+# A mapping whose keys are data, not the names of parameters: an overlay replaces it as a whole.
+VALUES = ("splits.train.weights",)
+
 
 def read(path: Path) -> CommentedMap:
     """A YAML file with its comments.
@@ -53,10 +56,10 @@ def merge(content: CommentedMap, overlay: CommentedMap, path: str = "") -> None:
         name = f"{path}{key}"
         if key not in content:
             raise UserError(f"The overlay sets {name}, which params.yaml does not have: take it out.")
-        if isinstance(value, CommentedMap):
+        if isinstance(value, CommentedMap) and name not in VALUES:
             merge(content[key], value, f"{name}.")
         elif content[key] != value:
-            if isinstance(value, CommentedSeq):
+            if isinstance(value, (CommentedMap, CommentedSeq)):
                 value.fa.set_flow_style()
             content[key] = value
 
@@ -65,7 +68,8 @@ def leaves(section: dict[str, Any], path: str = "") -> dict[str, Any]:
     """Each dotted key that holds a value, and the value."""
     found: dict[str, Any] = {}
     for key, value in section.items():
-        found |= leaves(value, f"{path}{key}.") if isinstance(value, dict) else {f"{path}{key}": value}
+        name = f"{path}{key}"
+        found |= leaves(value, f"{name}.") if isinstance(value, dict) and name not in VALUES else {name: value}
     return found
 
 
