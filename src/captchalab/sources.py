@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent
 
 # Imported, and yet no dependency: the reason beside each.
 LEAVES_NO_MARK = {
+    "captchalab.data.counter": "how far drawing has come",
     "captchalab.data.workers": "who draws, in which order; the bytes are the same for any number of workers",
     "captchalab.errors": "an exception without content",
     "captchalab.files": "how files are written, not what",
@@ -28,7 +29,14 @@ LEAVES_NO_MARK = {
     "captchalab.yaml": "reads values, and DVC tracks each value itself",
 }
 # Where they draw otherwise data/ comes out otherwise, and every later stage depends on that.
-SHOWN_BY_THE_DATA = ("captchalab.data.dataset", "captchalab.data.rendering")
+SHOWN_BY_THE_DATA = (
+    "captchalab.data.dataset",
+    "captchalab.data.drawing.chance",
+    "captchalab.data.drawing.glyphs",
+    "captchalab.data.drawing.noise",
+    "captchalab.data.drawing.painting",
+    "captchalab.data.rendering",
+)
 
 
 def shaping(module: str) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 from captchalab import params
 from captchalab.data.batches import Pool, Stream
 from captchalab.data.dataset import SplitData
-from captchalab.data.rendering import draw_random
+from captchalab.data.rendering import draw_batch, draw_random
 
 
 @pytest.fixture
@@ -46,6 +46,16 @@ def test_image_i_of_the_stream_is_image_i_of_the_pool(smoke):
     expected = [draw_random(smoke.captcha, 2019, "train", i)[1] for i in range(10, 25)]
     assert np.array_equal(drawn, expected)
     assert np.array_equal(again, expected[5:10])
+
+
+def test_image_i_of_a_stream_with_weights_is_image_i_of_a_pool_with_them(smoke):
+    weights = {"0": 9.0}
+    plain, weighted = (Stream(smoke.captcha, 5, 2019, "train", 1, given) for given in ({}, weights))
+    batch = next(weighted.batches(2, 1))
+    labels, images = draw_batch(smoke.captcha, 2019, "train", 10, 15, weights)
+    assert np.array_equal(batch.labels, labels)
+    assert np.array_equal(batch.images, images)
+    assert plain.digest != weighted.digest
 
 
 @pytest.mark.parametrize("workers", [1, 3])

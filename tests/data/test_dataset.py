@@ -7,7 +7,7 @@ from PIL import Image
 
 from captchalab.data import dataset
 from captchalab.errors import UserError
-from captchalab.params import SplitParams
+from captchalab.params import SplitParams, TrainSplitParams
 
 GOLDEN = "56d427d06572c40e785d9a5e1b7c0c8577b24f01a0b4c0135442be00c3ba1151"
 
@@ -65,6 +65,41 @@ def test_texts_are_drawn_uniformly(smoke, tmp_path):
     counts = np.bincount(np.load(tmp_path / "many" / "labels.npy").ravel(), minlength=36)
     expected = 3000 * 4 / 36
     assert ((counts - expected) ** 2 / expected).sum() < 66.6  # chi-squared, 35 degrees, p = 0.001
+
+
+WEIGHTS = {"0": 8.0, "O": 0.0}
+
+
+@pytest.fixture(scope="module")
+def weighted(smoke, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("weighted") / "train"
+    dataset.generate(smoke.captcha, "train", TrainSplitParams(images=500, weights=WEIGHTS), 2019, folder, workers=2)
+    return folder
+
+
+def test_the_train_splits_texts_follow_the_weights(smoke, weighted):
+    counts = np.bincount(dataset.load(weighted, smoke.captcha, WEIGHTS).labels.ravel(), minlength=36)
+    assert counts[0] == pytest.approx(500 * 4 * 8 / 42, rel=0.2)
+    assert counts[24] == 0
+    assert counts[1:24].sum() == pytest.approx(500 * 4 * 23 / 42, rel=0.1)
+
+
+def test_a_split_of_other_weights_is_refused(smoke, train, weighted):
+    with pytest.raises(UserError, match=r"weights = \{'0': 8.0, 'O': 0.0\}, params.yaml says \{\}: run `dvc repro`"):
+        dataset.load(weighted, smoke.captcha)
+    with pytest.raises(UserError, match=r"weights = \{\}, params.yaml says \{'0': 2.0\}: run `dvc repro`"):
+        dataset.load(train, smoke.captcha, {"0": 2.0})
+
+
+def test_what_is_measured_on_has_no_weights():
+    with pytest.raises(ValueError, match="weights"):
+        SplitParams(images=1, weights=WEIGHTS)
+
+
+def test_without_weights_meta_is_what_it_was_before_there_were_any(smoke, train, tmp_path):
+    dataset.generate(smoke.captcha, "train", TrainSplitParams(images=600, weights={}), 2019, tmp_path / "again")
+    assert (tmp_path / "again" / "meta.json").read_bytes() == (train / "meta.json").read_bytes()
+    assert "weights" not in json.loads((train / "meta.json").read_text())
 
 
 def test_the_samples_are_the_first_images_in_a_grid(train):

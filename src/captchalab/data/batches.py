@@ -5,6 +5,7 @@ have seen.
 """
 
 import hashlib
+import json
 from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from typing import NamedTuple, Protocol
@@ -12,10 +13,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from captchalab.data.dataset import SplitData
-from captchalab.data.rendering import draw_random
+from captchalab.data.rendering import draw_batch, prepare
 from captchalab.data.workers import in_order
-from captchalab.params import StageName
-from captchalab.reading.alphabet import encode
+from captchalab.params import StageName, Weights
 from captchalab.reading.captcha import CaptchaParams
 
 # Fine-tuning by `stream` continues with images that training has not seen.
@@ -63,20 +63,33 @@ class Stream:
 
     Args:
         workers: 0 takes one per core; with 1 they are drawn in this process, when they are read.
+        weights: of the characters in the texts; 1 where none is named.
     """
 
-    def __init__(self, captcha: CaptchaParams, batch_size: int, seed: int, stage: StageName, workers: int = 0) -> None:
+    def __init__(
+        self,
+        captcha: CaptchaParams,
+        batch_size: int,
+        seed: int,
+        stage: StageName,
+        workers: int = 0,
+        weights: Weights | None = None,
+    ) -> None:
+        self.weights = weights or {}
         self.captcha, self.batch_size, self.seed = captcha, batch_size, seed
         self.first_image = STREAM_STARTS_AT[stage]
         self.workers = workers
         shaped_by = f"{captcha.model_dump_json()} {seed} {version('captcha')} {version('pillow')}"
+        if self.weights:
+            shaped_by += f" {json.dumps(self.weights, sort_keys=True)}"
         self.digest = f"stream-{hashlib.sha256(shaped_by.encode()).hexdigest()}"
         self.drawing: Generator[Batch] | None = None
 
     def batches(self, first_step: int, steps: int) -> Iterator[Batch]:
+        prepare(self.captcha)
         first = self.first_image + first_step * self.batch_size
         starts = range(first, first + steps * self.batch_size, self.batch_size)
-        calls = ((self.captcha, self.seed, start, self.batch_size) for start in starts)
+        calls = ((self.captcha, self.seed, start, start + self.batch_size, self.weights) for start in starts)
         self.drawing = in_order(_draw_batch, calls, self.workers)
         yield from self.drawing
 
@@ -86,6 +99,6 @@ class Stream:
             self.drawing.close()
 
 
-def _draw_batch(captcha: CaptchaParams, seed: int, start: int, images: int) -> Batch:
-    texts, pixels = zip(*(draw_random(captcha, seed, "train", start + i) for i in range(images)), strict=True)
-    return Batch(np.stack(pixels), np.stack([encode(text, captcha.alphabet) for text in texts]))
+def _draw_batch(captcha: CaptchaParams, seed: int, start: int, stop: int, weights: Weights) -> Batch:
+    labels, images = draw_batch(captcha, seed, "train", start, stop, weights)
+    return Batch(images, labels)

@@ -8,7 +8,6 @@ number, everything that shaped the split and a digest over both arrays, samples.
 
 import hashlib
 import platform
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -17,12 +16,13 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from captchalab import files
-from captchalab.data.rendering import draw_random
+from captchalab.data.counter import Counter
+from captchalab.data.rendering import draw_batch, prepare
 from captchalab.data.workers import in_order
 from captchalab.errors import UserError
-from captchalab.params import Split, SplitParams
+from captchalab.params import Split, SplitParams, TrainSplitParams, Weights
 from captchalab.reading import formats
-from captchalab.reading.alphabet import decode, encode
+from captchalab.reading.alphabet import decode
 from captchalab.reading.captcha import CaptchaParams
 
 CHUNK_IMAGES = 500  # what a worker draws at a time
@@ -44,18 +44,18 @@ class SplitData(NamedTuple):
 
 def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: int, out: Path, workers: int = 0) -> None:
     """Draw a split to the folder `out`; the same bytes for any number of workers (0: one per core)."""
-    from tqdm import tqdm
-
     n = params.images
+    weights = params.weights if isinstance(params, TrainSplitParams) else {}
+    prepare(captcha)
     with files.atomic_write(out) as folder:
         folder.mkdir(parents=True)
         for name, shape in (("images", (n, *captcha.image_shape)), ("labels", (n, captcha.length))):
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape).flush()
         starts = range(0, n, CHUNK_IMAGES)
-        chunks = ((captcha, split, seed, folder, start, min(start + CHUNK_IMAGES, n)) for start in starts)
-        with tqdm(total=n, unit="image", desc=f"generate {split}", disable=not sys.stderr.isatty()) as progress:
+        chunks = ((captcha, split, seed, weights, folder, start, min(start + CHUNK_IMAGES, n)) for start in starts)
+        with Counter(f"generate {split}", n) as counter:
             for drawn in in_order(_draw_chunk, chunks, workers):
-                progress.update(drawn)
+                counter.add(drawn)
         images = np.load(folder / "images.npy", mmap_mode="r")
         labels = np.load(folder / "labels.npy")
         meta = {
@@ -64,6 +64,7 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
             "images": n,
             "seed": seed,
             **captcha.model_dump(),
+            **({"weights": weights} if weights else {}),  # none: uniform
             "versions": {
                 "captcha": version("captcha"),
                 "pillow": version("pillow"),
@@ -75,22 +76,26 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
         image_grid(SplitData(images, labels, meta)).save(folder / "samples.png")
 
 
-def load(folder: Path, captcha: CaptchaParams) -> SplitData:
+def load(folder: Path, captcha: CaptchaParams, weights: Weights | None = None) -> SplitData:
     """A split from disk, checked against its digest.
 
     A stage loads each split once, and no stage runs where nothing has changed. So this costs a stage of
     the default sizes some three seconds of reading, which training does anyway.
 
+    Args:
+        weights: those of the characters that it has to be drawn with; none: uniform.
+
     Raises:
-        UserError: it is missing, damaged, of a newer format, or was drawn with other captcha parameters.
+        UserError: it is missing, damaged, of a newer format, or was drawn with other captcha parameters or weights.
     """
     meta = files.read_json(folder / "meta.json")
     if refusal := formats.refusal(folder / "meta.json", meta.get("format"), FORMAT):
         raise UserError(refusal)
-    for key, value in captcha.model_dump().items():
-        if meta.get(key) != value:
+    drawn = {"weights": {}, **meta}
+    for key, value in {**captcha.model_dump(), "weights": weights or {}}.items():
+        if drawn.get(key) != value:
             raise UserError(
-                f"{folder} was drawn with {key} = {meta.get(key)!r}, params.yaml says {value!r}: run `dvc repro` to "
+                f"{folder} was drawn with {key} = {drawn.get(key)!r}, params.yaml says {value!r}: run `dvc repro` to "
                 "draw it again."
             )
     images, labels = _array(folder / "images.npy", mmap_mode="r"), _array(folder / "labels.npy")
@@ -137,11 +142,11 @@ def _array(path: Path, mmap_mode: Literal["r"] | None = None) -> np.ndarray:
         raise UserError(f"{path} is truncated or altered: {_REMEDY}") from None
 
 
-def _draw_chunk(captcha: CaptchaParams, split: Split, seed: int, folder: Path, start: int, stop: int) -> int:
+def _draw_chunk(
+    captcha: CaptchaParams, split: Split, seed: int, weights: Weights, folder: Path, start: int, stop: int
+) -> int:
     """Draw images start..stop - 1 of the folder's arrays, in place; how many."""
     images = np.load(folder / "images.npy", mmap_mode="r+")
     labels = np.load(folder / "labels.npy", mmap_mode="r+")
-    for i in range(start, stop):
-        text, images[i] = draw_random(captcha, seed, split, i)
-        labels[i] = encode(text, captcha.alphabet)
+    labels[start:stop], images[start:stop] = draw_batch(captcha, seed, split, start, stop, weights)
     return stop - start

@@ -1,131 +1,144 @@
-"""Seeded captcha images. The only module that knows the package `captcha`.
+"""Seeded captcha images. With `drawing` the only module that knows the package `captcha`.
 
-Image i of split s depends on (seed, s, i) only, so any worker may draw any image. The package draws
-from Python's global `random`; each image seeds it and restores the caller's state.
+Image i of split s depends on (seed, s, i) and the characters' weights only, so any worker may draw any image.
 
-`SeededCaptcha` gives the same bytes as `captcha.image.ImageCaptcha` (a test holds it to that), 1.7
-times as fast (benchmarks/drawing.py): it measures and rasterises each glyph once, and spends
-nothing on blanks, which are a third of all glyphs and change no pixel.
+Both ways give the bytes of `captcha.image.ImageCaptcha` 0.7.0. A single captcha of a given text is drawn by the package
+itself: it waits for no compiler. Splits and batches are drawn by `drawing`, many times as fast (benchmarks/drawing.py).
 """
 
 import hashlib
 import random
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from captcha.image import ImageCaptcha
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from captchalab.reading.captcha import CaptchaParams
 
-OPACITY = np.array(ImageCaptcha.lookup_table).clip(max=255).astype(np.uint8)  # brightness -> opacity
-SIZE_OF_TEXT_ANCHOR = (1, 1)  # where the package measures a glyph; it counts into width and height
-
-Colour = tuple[int, ...]  # RGB or RGBA, 0..255
+COMPILING_AFTER_S = 3.0  # what has been compiled before is there in a tenth of that
+BATCH_IMAGES = 32  # drawn at a time: their pixels stay in the processor's caches
 
 
-@cache
-def _glyph_box(font: ImageFont.FreeTypeFont, char: str) -> tuple[int, int]:
-    """Width and height the package takes for a glyph, px."""
-    draw = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    _, _, right, bottom = draw.multiline_textbbox(SIZE_OF_TEXT_ANCHOR, char, font=font)
-    return int(right), int(bottom)
+def draw_text(params: CaptchaParams, text: str, seed: int, index: int = 0) -> np.ndarray:
+    """A captcha of a given text, uint8 (H, W, C); image `index` of `seed`."""
+    with _random_seeded(_key(seed, "text", text, index)):
+        image = ImageCaptcha(params.width_px, params.height_px).generate_image(text)
+    return np.asarray(image.convert("L"))[..., None] if params.channels == 1 else np.asarray(image)
 
 
-@cache
-def _glyph_mask(font: ImageFont.FreeTypeFont, char: str) -> Image.Image:
-    """Coverage of one glyph, cropped to its ink, mode L."""
-    width, height = _glyph_box(font, char)
-    mask = Image.new("L", (width + 16, height + 16))
-    ImageDraw.Draw(mask).text((8, 8), char, font=font, fill=255)
-    return mask.crop(mask.getbbox())
+def draw_random(params: CaptchaParams, seed: int, split: str, index: int) -> tuple[str, np.ndarray]:
+    """Text and uint8 (H, W, C) pixels of image `index` of a split; texts are drawn uniformly."""
+    labels, images = draw_batch(params, seed, split, index, index + 1)
+    return "".join(params.alphabet[k] for k in labels[0]), images[0]
 
 
-class SeededCaptcha(ImageCaptcha):
-    """`ImageCaptcha` of `captcha` 0.7.0, faster; takes the same random numbers in the same order."""
+def draw_batch(
+    params: CaptchaParams, seed: int, split: str, start: int, stop: int, weights: Mapping[str, float] | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Labels uint8 (B, L) and pixels uint8 (B, H, W, C) of images start..stop - 1 of a split.
 
-    def _draw_character(self, c: str, draw: ImageDraw.ImageDraw, color: Colour) -> Image.Image:
-        font = random.choice(self.truefonts)
-        w, h = _glyph_box(font, c)
-        random.randint(*self.character_offset_dx)  # the package moves the glyph, then crops it:
-        random.randint(*self.character_offset_dy)  # only the random numbers matter
-        angle = random.uniform(*self.character_rotate)
-        dx = w * random.uniform(*self.character_warp_dx)
-        dy = h * random.uniform(*self.character_warp_dy)
-        x1 = int(random.uniform(-dx, dx))
-        y1 = int(random.uniform(-dy, dy))
-        x2 = int(random.uniform(-dx, dx))
-        y2 = int(random.uniform(-dy, dy))
-        if c == " ":
-            return Image.new("RGBA", (w, h))
-        mask = _glyph_mask(font, c)
-        glyph = Image.new("RGBA", mask.size)
-        glyph.paste(color, (0, 0), mask)
-        glyph = glyph.rotate(angle, Image.Resampling.BILINEAR, expand=True)
-        w2, h2 = w + abs(x1) + abs(x2), h + abs(y1) + abs(y2)
-        corners = (x1, y1, -x1, h2 - y2, w2 + x2, h2 + y2, w2 - x2, -y1)
-        return glyph.resize((w2, h2)).transform((w, h), Image.Transform.QUAD, corners)
+    Args:
+        weights: how often a character is drawn; 1 where none is named.
+    """
+    renderer = _renderer(params.alphabet, params.width_px, params.height_px, params.channels)
+    keys = [_key(seed, split, i) for i in range(start, stop)]
+    return renderer.random(keys, params.length, [(weights or {}).get(char, 1.0) for char in params.alphabet])
 
-    def create_captcha_image(self, chars: str, color: Colour, background: Colour) -> Image.Image:
-        canvas = Image.new("RGB", (self._width, self._height), background)
-        draw = ImageDraw.Draw(canvas)
-        glyphs = []
-        for c in chars:
-            if random.random() > self.word_space_probability:
-                glyphs.append((" ", self._draw_character(" ", draw, color)))
-            glyphs.append((c, self._draw_character(c, draw, color)))
-        text_width = sum(glyph.size[0] for _, glyph in glyphs)
-        width = max(text_width, self._width)
-        if width > self._width:  # one colour: a new canvas is the stretched one
-            canvas = Image.new("RGB", (width, self._height), background)
-        average = int(text_width / len(chars))
-        overlap = int(self.word_offset_dx * average)
-        left = int(average * 0.1)
-        for c, glyph in glyphs:
-            w, h = glyph.size
-            if c != " ":
-                opacity = Image.fromarray(OPACITY[np.asarray(glyph.convert("L"))])
-                canvas.paste(glyph, (left, int((self._height - h) / 2)), opacity)
-            left += w + random.randint(-overlap, 0)
-        if width > self._width:
-            canvas = canvas.resize((self._width, self._height))
-        return canvas
+
+def prepare(params: CaptchaParams) -> None:
+    """Have everything compiled, once for all workers that are started after it; the first time it takes its while."""
+    import numba  # noqa: F401 - its import is no part of what is timed
+
+    text = "drawing: compiling for this machine, half a minute the first time"
+    with _said_after(COMPILING_AFTER_S, text):
+        draw_batch(params, 0, "prepare", 0, 1)
+
+
+class Renderer:
+    """Draws captchas of an alphabet as a drawer of the package does, byte for byte."""
+
+    def __init__(self, package: ImageCaptcha, alphabet: str, channels: int) -> None:
+        from captchalab.data.drawing import glyphs
+
+        self.size, self.channels = (package._width, package._height), channels
+        self.style, self.glyphs = glyphs.style(package), glyphs.measure(package, alphabet)
+        self.opacity = np.array(package.lookup_table).clip(max=255).astype(np.uint8)
+        alpha, colour = np.mgrid[0:256, 0:256]  # rgba2rgbA (Convert.c)
+        divided = np.minimum(255, 255 * colour // alpha.clip(min=1))
+        self.unmultiplied = np.where((alpha == 0) | (alpha == 255), colour, divided).astype(np.uint8)
+        dot = Image.new("L", (9, 9))
+        ImageDraw.Draw(dot).line(((4, 4), (3, 3)), fill=255, width=3)  # as ImageCaptcha.create_noise_dots
+        self.dot = np.ascontiguousarray(np.argwhere(np.asarray(dot).T) - 4)  # x, y
+
+    def random(self, keys: list[int], length: int, weights: list[float]) -> tuple[np.ndarray, np.ndarray]:
+        """Labels uint8 (B, L) and pixels uint8 (B, H, W, C), one for each key that seeds Python's `random`."""
+        labels, images = np.empty((len(keys), length), np.uint8), self._images(len(keys))
+        for part in _parts(len(keys)):
+            self._draw(keys[part], labels[part], np.cumsum(weights, dtype=float), False, images[part])
+        return labels, images
+
+    def texts(self, keys: list[int], labels: np.ndarray) -> np.ndarray:
+        """Pixels uint8 (B, H, W, C) of given texts, labels uint8 (B, L)."""
+        images = self._images(len(keys))
+        for part in _parts(len(keys)):
+            self._draw(keys[part], labels[part], np.ones(self.glyphs.masks.shape[1]), True, images[part])
+        return images
+
+    def _images(self, number: int) -> np.ndarray:
+        W, H = self.size
+        return np.empty((number, H, W, self.channels), np.uint8)
+
+    def _draw(self, keys: list[int], labels: np.ndarray, chances: np.ndarray, given: bool, images: np.ndarray) -> None:
+        from captchalab.data.drawing import chance, noise, painting
+
+        number, length = labels.shape
+        captchas, glyphs = np.zeros(number, chance.CAPTCHA), np.zeros((number, length), chance.GLYPH)
+        words = np.frombuffer(b"".join(key.to_bytes(16, "little") for key in keys), "<u4").reshape(number, 4)
+        boxes, masks, coverage, sizes = self.glyphs
+        chance.choose(words, chances, boxes, masks, self.style, self.size, length, labels, given, captchas, glyphs)
+        canvases = np.empty((number, *self.size), np.uint32)
+        painting.paint(captchas, glyphs, boxes, coverage, sizes, self.unmultiplied, self.opacity, canvases)
+        noise.finish(captchas, self.dot, canvases, images)
+
+
+@lru_cache(maxsize=8)
+def _renderer(alphabet: str, width_px: int, height_px: int, channels: int) -> Renderer:
+    return Renderer(ImageCaptcha(width_px, height_px), alphabet, channels)
+
+
+def _parts(number: int) -> Iterator[slice]:
+    for start in range(0, number, BATCH_IMAGES):
+        yield slice(start, min(start + BATCH_IMAGES, number))
+
+
+def _key(*parts: object) -> int:
+    """What seeds Python's `random`: 128 bits."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:16], "big")
 
 
 @contextmanager
-def _random_seeded(*key: object) -> Iterator[None]:
-    """Python's `random` seeded from a key; the caller's state is restored at the end."""
+def _random_seeded(key: int) -> Iterator[None]:
+    """Python's `random` seeded with a key; the caller's state is restored at the end."""
     state = random.getstate()
-    digest = hashlib.sha256("/".join(map(str, key)).encode()).digest()
-    random.seed(int.from_bytes(digest[:16], "big"))
+    random.seed(key)
     try:
         yield
     finally:
         random.setstate(state)
 
 
-@lru_cache(maxsize=8)
-def _renderer(width_px: int, height_px: int) -> SeededCaptcha:
-    return SeededCaptcha(width_px, height_px)
-
-
-def _pixels(params: CaptchaParams, text: str) -> np.ndarray:
-    image = _renderer(params.width_px, params.height_px).generate_image(text)
-    if params.channels == 1:
-        return np.asarray(image.convert("L"))[..., None]  # (H, W, 1)
-    return np.asarray(image)  # (H, W, 3)
-
-
-def draw_text(params: CaptchaParams, text: str, seed: int, index: int = 0) -> np.ndarray:
-    """A captcha of a given text, uint8 (H, W, C); image `index` of `seed`."""
-    with _random_seeded(seed, "text", text, index):
-        return _pixels(params, text)
-
-
-def draw_random(params: CaptchaParams, seed: int, split: str, index: int) -> tuple[str, np.ndarray]:
-    """Text and uint8 (H, W, C) pixels of image `index` of a split; texts are drawn uniformly."""
-    with _random_seeded(seed, split, index):
-        text = "".join(random.choices(params.alphabet, k=params.length))
-        return text, _pixels(params, text)
+@contextmanager
+def _said_after(seconds: float, text: str) -> Iterator[None]:
+    """A line on stderr, if what is done takes longer than that."""
+    timer = threading.Timer(seconds, print, (text,), {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

@@ -8,16 +8,17 @@ Whatever n is, a few chunks of images are in memory at a time and nothing is wri
 """
 
 import hashlib
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-from captchalab.data.rendering import draw_random
+from captchalab.data.counter import Counter
+from captchalab.data.rendering import draw_batch, prepare
 from captchalab.data.workers import in_order
 from captchalab.reading import decoding
+from captchalab.reading.alphabet import decode
 from captchalab.reading.captcha import CaptchaParams
 from captchalab.reading.predictor import Predictor
 from captchalab.registry.decision import Result
@@ -53,12 +54,11 @@ def predict(networks: Sequence[Predictor], attempt: Attempt, workers: int = 0) -
         networks: which read the same captchas.
         workers: processes that draw; 0: one per core.
     """
-    from tqdm import tqdm
-
     captcha = networks[0].captcha
+    prepare(captcha)
     right: list[list[np.ndarray]] = [[] for _ in networks]
     sha = hashlib.sha256()
-    with tqdm(total=attempt.images, unit="image", desc=attempt.split, disable=not sys.stderr.isatty()) as progress:
+    with Counter(attempt.split, attempt.images) as counter:
         for texts, images in _drawn(captcha, attempt, workers):
             for text, pixels in zip(texts, images, strict=True):
                 sha.update(pixels.tobytes())
@@ -66,7 +66,7 @@ def predict(networks: Sequence[Predictor], attempt: Attempt, workers: int = 0) -
             for network, found in zip(networks, right, strict=True):
                 predictions = decoding.greedy(network.kind, network.logits(images), captcha.alphabet)
                 found.append(np.array([p.text == text for p, text in zip(predictions, texts, strict=True)]))
-            progress.update(len(texts))
+            counter.add(len(texts))
     return Predicted([np.concatenate(found) for found in right], sha.hexdigest())
 
 
@@ -98,5 +98,5 @@ def _drawn(captcha: CaptchaParams, attempt: Attempt, workers: int) -> Iterator[t
 
 
 def _draw_chunk(captcha: CaptchaParams, seed: int, split: str, start: int, stop: int) -> tuple[list[str], np.ndarray]:
-    texts, images = zip(*(draw_random(captcha, seed, split, i) for i in range(start, stop)), strict=True)
-    return list(texts), np.stack(images)
+    labels, images = draw_batch(captcha, seed, split, start, stop)  # uniform: what is measured on has no weights
+    return [decode(row, captcha.alphabet) for row in labels], images
