@@ -106,6 +106,7 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         params.seed,
         params.tracking.experiment,
         params.runtime.workers,
+        params.splits.train.weights,
     )
     tags = origin.run_tags(project, kind, name)
     stage_1 = Journal(project.stage(kind, "train")) if name == "finetune" else None

@@ -180,8 +180,9 @@ def _epoch(
 def _source(task: Task, paths: StagePaths) -> batches.Source:
     stage = task.stage
     if stage.source == "stream":
-        return batches.Stream(task.captcha, stage.batch_size, task.seed, task.name, task.workers)
-    return batches.Pool(dataset.load(paths.train, task.captcha), stage.batch_size, task.seed, task.name)
+        return batches.Stream(task.captcha, stage.batch_size, task.seed, task.name, task.workers, task.weights)
+    train = dataset.load(paths.train, task.captcha, task.weights)
+    return batches.Pool(train, stage.batch_size, task.seed, task.name)
 
 
 def _closing(source: batches.Source) -> contextlib.AbstractContextManager[Any]:
@@ -246,6 +247,7 @@ def _about(task: Task, network: models.Network, device: backend.Device, tags: di
             **task.network.model_dump(),
             **task.stage.model_dump(),
             "seed": task.seed,
+            "text_weights": task.weights or "uniform",
             "parameters": network.model.count_params(),
             "images_at_most": task.steps * task.stage.batch_size,
         },

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from captchalab.params import NetworkParams, StageName, StageParams
+from captchalab.params import NetworkParams, StageName, StageParams, Weights
 from captchalab.reading.captcha import CaptchaParams, Kind
 
 
@@ -19,6 +19,7 @@ class Task(NamedTuple):
     seed: int
     experiment: str
     workers: int = 0
+    weights: Weights | None = None  # of the characters in the texts it learns from; none: uniform
 
     @property
     def steps(self) -> int:
