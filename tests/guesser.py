@@ -9,8 +9,10 @@ from pathlib import Path
 
 import onnx
 import onnx.parser
+import workspace
 
-from captchalab import yaml
+from captchalab import params, yaml
+from captchalab.project import Project
 from captchalab.reading.captcha import CaptchaParams
 
 CAPTCHA = {"alphabet": "AB", "length": 1, "width_px": 32, "height_px": 32}
@@ -52,3 +54,10 @@ def make(folder: Path, captcha: CaptchaParams, answers: float) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(model.SerializeToString())
     return folder
+
+
+def put(project: Project, answers: float, right: int = 100, val_exact: float = 0.5) -> None:
+    """A tested guesser as a workspace's CTC network; see `make` and `workspace.put`."""
+    captcha = params.load(project.params).captcha
+    made = make(project.root.parent / f"guesser-{answers}", captcha, answers)
+    workspace.put(project, "ctc", made, right, val_exact)

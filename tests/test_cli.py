@@ -81,7 +81,7 @@ def test_a_light_verb_imports_no_heavy_library(project, words):
         ),
         (
             ["predict", "none.png", "--model", "rnn"],
-            "--model rnn is neither champion, cnn, ctc, models:/captcha/VERSION nor a file",
+            "--model rnn is neither champion, cnn, ctc, models:/captcha/VERSION, results/NAME nor a file",
         ),
         (["draw", "AB12", "--out", "/proc/none/a.png"], "/proc/none/a.png cannot be written ("),
         (["sync"], "holds no finished stage: run `dvc repro` first."),

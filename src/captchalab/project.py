@@ -4,6 +4,7 @@ data/<split>/              a split
 models/<kind>/<stage>/     a trained network and its journal
 models/<kind>/export/      the fine-tuned network as ONNX
 reports/<kind>/            metrics, plots and predictions
+results/<name>/            networks that git keeps
 mlruns/                    MLflow's database and artifacts, the champion's copy
 .checkpoints/              of stages that have not ended
 """
@@ -88,6 +89,11 @@ class Project:
     def reports(self) -> Path:
         return self.root / "reports"
 
+    @property
+    def results(self) -> Path:
+        """The folders of kept networks (`results.kept`)."""
+        return self.root / "results"
+
     def split(self, name: "Split") -> Path:
         return self.root / "data" / name
 
@@ -122,6 +128,6 @@ class Project:
         Raises:
             UserError: a file is missing.
         """
-        for path in (self.onnx(kind), self.report(kind) / "predictions.csv", self.split("test") / "images.npy"):
+        for path in (self.onnx(kind), self.report(kind) / "predictions.csv", self.split("test") / "meta.json"):
             if not path.exists():
                 raise UserError(f"{path} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")

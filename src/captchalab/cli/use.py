@@ -56,17 +56,16 @@ def draw(text: str, count: int, out: Path | None) -> None:
 @click.argument("images", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--model",
-    default="champion",
-    show_default=True,
-    help="champion; cnn or ctc, the workspace's; models:/captcha/VERSION; or a model.onnx.",
+    help="champion; cnn or ctc, the workspace's; models:/captcha/VERSION; results/NAME; or a model.onnx.  "
+    "[default: the champion, else the best network of results/]",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, with the model's name, instead of a table.")
-def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
+def predict(images: tuple[Path, ...], model: str | None, as_json: bool) -> None:
     """Predict the texts of image files, or of all PNG and JPEG files of a folder."""
     from captchalab.reading import predictor
     from captchalab.reading.decoding import Prediction
 
-    with _network(model) as (network, name):
+    with _network(model) as (network, name, note):
         found = predictor.predict_files(network, images)
     predictions = [(file, prediction) for file, prediction in found if isinstance(prediction, Prediction)]
     if as_json:
@@ -85,8 +84,8 @@ def predict(images: tuple[Path, ...], model: str, as_json: bool) -> None:
         width = max((len(str(file)) for file, _ in predictions), default=0)
         for file, prediction in predictions:
             print(f"{file!s:<{width}}  {prediction.text:<8}  {prediction.confidence:.4f}")
-    if name != model:  # `champion` does not say which version it is
-        print(f"captchalab: {model} is {name}.", file=sys.stderr)
+    if note:
+        print(f"captchalab: {note}.", file=sys.stderr)
     errors = [prediction for _, prediction in found if isinstance(prediction, UnreadableError)]
     for error in errors:
         print(f"captchalab: {error}", file=sys.stderr)
@@ -112,11 +111,16 @@ def serve(port: int) -> None:
 
 
 @contextmanager
-def _network(name: str) -> Iterator[tuple["Predictor", str]]:
-    """What --model names, loaded, and its full name; nothing of a model but its ONNX file is ever read."""
+def _network(name: str | None) -> Iterator[tuple["Predictor", str, str]]:
+    """What --model names, loaded; its full name; what is said of it where --model does not say all.
+
+    Nothing of a model but its ONNX file is ever read.
+    """
     from captchalab.reading import predictor
 
-    if name.startswith("models:/"):
+    if name is None or name == "champion":
+        yield _champion(or_kept=name is None)
+    elif name.startswith("models:/"):
         from captchalab.registry import registry
         from captchalab.tracking import packaging
         from captchalab.tracking.store import Store, needed
@@ -128,23 +132,40 @@ def _network(name: str) -> Iterator[tuple["Predictor", str]]:
                 opened = registry.Registry(project, store)
                 version = opened.find(name)
                 onnx = opened.fetch(version, packaging.ONNX, Path(temporary))
-            yield predictor.load(onnx), version.name
-    elif name == "champion":
-        from captchalab.registry import champion
-
-        project = Project.find()
-        path = champion.network(project)
-        try:
-            network = predictor.load(path)
-        except UnreadableError:
-            raise UserError(f"{path} is damaged: replace it with `captchalab pull-champion`.") from None
-        yield network, champion.name(project, network.network_md5)
+            yield predictor.load(onnx), version.name, "" if version.name == name else f"{name} is {version.name}"
     elif name in ("cnn", "ctc"):
-        yield predictor.load(Project.find().onnx("cnn" if name == "cnn" else "ctc")), name
+        yield predictor.load(Project.find().onnx("cnn" if name == "cnn" else "ctc")), name, ""
+    elif Path(name).is_file():
+        yield predictor.load(Path(name)), name, ""
+    elif name.startswith("results/"):
+        from captchalab.results import kept
+
+        found = kept.network(Project.find(), name)
+        yield predictor.load(found.onnx), found.name, "" if found.name == name else f"{name} is {found}"
     else:
-        if not Path(name).is_file():
-            raise UserError(
-                f"--model {name} is neither champion, cnn, ctc, models:/captcha/VERSION nor a file: "
-                "name an existing model.onnx."
-            )
-        yield predictor.load(Path(name)), name
+        raise UserError(
+            f"--model {name} is neither champion, cnn, ctc, models:/captcha/VERSION, results/NAME nor a file: "
+            "name an existing model.onnx."
+        )
+
+
+def _champion(or_kept: bool) -> tuple["Predictor", str, str]:
+    """The champion's copy; where there is none and it may be, the best network of results/ for these captchas."""
+    from captchalab.reading import predictor
+    from captchalab.registry import champion
+
+    project = Project.find()
+    if or_kept and not champion.exists(project):
+        from captchalab import params
+        from captchalab.results import kept
+
+        if best := kept.best(project, params.load(project.params).captcha):
+            kept.check(best.kept)
+            return predictor.load(best.onnx), best.name, f"no champion yet: {best} predicts"
+    path = champion.network(project)
+    try:
+        network = predictor.load(path)
+    except UnreadableError:
+        raise UserError(f"{path} is damaged: replace it with `captchalab pull-champion`.") from None
+    name = champion.name(project, network.network_md5)
+    return network, name, f"champion is {name}"

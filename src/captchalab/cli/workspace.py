@@ -36,8 +36,24 @@ def smoke(keep: bool) -> None:
 
 
 @main.command()
-def sync() -> None:
-    """Log finished stages that MLflow lacks: it was unreachable, or is another store now."""
+@click.argument("name")
+@click.option("--force", is_flag=True, help="Replace results/NAME.")
+def keep(name: str, force: bool) -> None:
+    """Keep the finished networks, with journals and reports, in results/NAME, for git."""
+    project, _ = open_project()
+    from captchalab.results import keep
+    from captchalab.tracking.store import Store
+
+    written = keep.keep(project, name, Store.of(project), force)
+    size = sum(path.stat().st_size for path in written.folder.rglob("*") if path.is_file())
+    networks = ", ".join(str(network) for network in written.networks)
+    print(f"keep: {networks}; {size / 1e6:.1f} MB in {written.folder}, to commit")
+
+
+@main.command()
+@click.argument("results", required=False, metavar="[results/NAME]")
+def sync(results: str | None) -> None:
+    """Log finished stages that MLflow lacks, the workspace's or those of a folder of results/."""
     project, _ = open_project()
     from captchalab.params import STAGES
     from captchalab.reading.captcha import KINDS
@@ -46,6 +62,14 @@ def sync() -> None:
     from captchalab.training.journal import Journal
 
     store = Store.of(project)
+    if results:
+        from captchalab.results import kept, synced
+
+        found_results = kept.check(kept.load(project, results))
+        with needed(store):
+            for line in synced.sync(found_results, store):
+                print(line)
+        return
     found = [(name, kind) for name in STAGES for kind in KINDS if Journal(project.stage(kind, name)).begun]
     if not found:
         raise UserError(f"{project.models} holds no finished stage: run `dvc repro` first.")

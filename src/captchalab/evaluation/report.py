@@ -264,12 +264,12 @@ def _environment() -> Environment:
     return environment
 
 
-def results_table(project: Project) -> str:
+def results_table(project: Project, kinds: Sequence[Kind] = KINDS) -> str:
     """The README's table of results, in Markdown, from the files of reports/."""
     columns = [metric for metric in metrics.METRICS if metric.heading]
     headings = ["network", *(metric.heading for metric in columns), "training", "trained on"]
     rows = [headings, ["---"] * len(headings)]
-    for kind in KINDS:
+    for kind in kinds:
         values = files.read_json(project.report(kind) / "metrics.json")
         timing = files.read_json(project.report(kind) / "timing.json")
         minutes = f"{timing['train_min']:.1f} + {timing['finetune_min']:.1f} min"

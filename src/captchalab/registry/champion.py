@@ -18,6 +18,11 @@ from captchalab.project import Project
 from captchalab.reading.captcha import KINDS
 
 
+def exists(project: Project) -> bool:
+    """Whether there is a copy."""
+    return (project.champion / "model.onnx").exists()
+
+
 def network(project: Project) -> Path:
     """The champion's ONNX file.
 
@@ -25,7 +30,7 @@ def network(project: Project) -> Path:
         UserError: there is no copy; says what can be used instead.
     """
     path = project.champion / "model.onnx"
-    if not path.exists():
+    if not exists(project):
         usable = [f"--model {kind}" for kind in KINDS if project.onnx(kind).exists()]
         instead = " or ".join(usable) or "--model FILE with a model.onnx (the workspace has none: `dvc repro`)"
         raise UserError(

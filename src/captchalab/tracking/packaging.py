@@ -13,9 +13,9 @@ import tempfile
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 
+from captchalab.data.rendering import draw_text
 from captchalab.project import Project
 from captchalab.reading import predictor
 from captchalab.reading.captcha import CaptchaParams, Kind
@@ -45,7 +45,7 @@ def package(project: Project, kind: Kind, out: Path, model_id: str | None = None
             artifacts={"onnx": str(onnx)},
             code_paths=[str(code)],
             pip_requirements=[f"{name}=={version(name)}" for name in PACKAGES],
-            input_example=[_example(captcha, project.split("test"))],
+            input_example=[_example(captcha)],
             mlflow_model=Model(artifact_path=str(out), run_id=run_id, model_id=model_id),
         )
     write_test(project, kind, out)
@@ -58,9 +58,9 @@ def write_test(project: Project, kind: Kind, out: Path) -> None:
     shutil.copyfile(project.split("test") / "meta.json", out / SPLIT)
 
 
-def _example(captcha: CaptchaParams, test: Path) -> bytes:
-    """The first image of the test split, as a PNG file's bytes."""
-    images = np.load(test / "images.npy", mmap_mode="r")
+def _example(captcha: CaptchaParams) -> bytes:
+    """A captcha as a PNG file's bytes."""
+    pixels = draw_text(captcha, captcha.alphabet[0] * captcha.length, 0, 0)
     content = io.BytesIO()
-    Image.fromarray(images[0][..., 0] if captcha.channels == 1 else images[0]).save(content, "PNG")
+    Image.fromarray(pixels[..., 0] if captcha.channels == 1 else pixels).save(content, "PNG")
     return content.getvalue()

@@ -187,8 +187,11 @@ def find_run(client: Any, journal: Journal) -> str | None:
     return found[0].info.run_id if found else None
 
 
-def sync(folder: Path, store: Store) -> str:
+def sync(folder: Path, store: Store, weights: bool = True) -> str:
     """Log a finished stage in models/<kind>/<stage>, or what its run lacks of it; returns the run's id.
+
+    Args:
+        weights: its model.keras too; results/ keeps none of stage 1.
 
     Raises:
         UserError: a file of the stage is missing.
@@ -198,7 +201,7 @@ def sync(folder: Path, store: Store) -> str:
     if run_id and client.get_run(run_id).info.status == "FINISHED":
         return run_id
     with tempfile.TemporaryDirectory() as copy:  # the stage's own files are DVC's, and read-only
-        for name in ("model.keras", *FILES):
+        for name in ("model.keras", *FILES) if weights else FILES:
             if not (folder / name).exists():
                 raise UserError(f"{folder / name} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")
             shutil.copyfile(folder / name, Path(copy) / name)

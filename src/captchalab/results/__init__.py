@@ -1,0 +1,1 @@
+"""Results of finished chains: networks that git keeps."""
