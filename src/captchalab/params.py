@@ -162,6 +162,17 @@ class StagesParams(Strict):
     ctc: StageParams
 
 
+STAGE_1 = "train"  # start_from's word for it
+StartFrom = Annotated[str, Field(pattern=rf"^({STAGE_1}|results/[A-Za-z0-9][A-Za-z0-9_.-]*/?)$")]
+
+
+class StartFromParams(Strict):
+    """What `finetune` starts from: stage 1, or a network of results/."""
+
+    cnn: StartFrom
+    ctc: StartFrom
+
+
 class EvaluateParams(Strict):
     batch_size: PositiveInt
     beam_width: PositiveInt
@@ -192,6 +203,7 @@ class Params(Strict):
     models: ModelsParams
     train: StagesParams
     finetune: StagesParams
+    start_from: StartFromParams
     evaluate: EvaluateParams
     promote: PromoteParams
     tracking: TrackingParams
@@ -199,6 +211,10 @@ class Params(Strict):
 
     def network(self, kind: Kind) -> NetworkParams:
         return self.models.cnn if kind == "cnn" else self.models.ctc
+
+    def start(self, kind: Kind) -> str:
+        """What `finetune` starts from: STAGE_1, or a folder of results/."""
+        return self.start_from.cnn if kind == "cnn" else self.start_from.ctc
 
     def stage(self, name: StageName, kind: Kind) -> StageParams:
         stages = self.train if name == "train" else self.finetune

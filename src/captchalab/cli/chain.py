@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from captchalab import files
 from captchalab.cli.group import KIND, main, open_project
 
 if TYPE_CHECKING:
@@ -26,8 +27,21 @@ def generate(split: "Split") -> None:
 @main.command()
 @click.argument("kind", type=KIND)
 def train(kind: "Kind") -> None:
-    """Train a network: stage 1, at 1e-3."""
-    _fit("train", kind)
+    """Train a network: stage 1, at 1e-3; or take it over from results/, where start_from says so."""
+    project, params = open_project()
+    from captchalab.params import STAGE_1
+
+    if params.start(kind) == STAGE_1:
+        _fit("train", kind)
+        return
+    from captchalab.results import start
+    from captchalab.tracking import origin, runs
+    from captchalab.tracking.store import Store, attempt
+
+    network = start.take_over(project, params, kind, origin.run_tags(project, kind, "train"))
+    stage, store = project.stage(kind, "train"), Store.of(project)
+    attempt(store, lambda: files.write_json(stage / "run.json", {"run_id": runs.sync(stage, store)}))
+    print(f"train {kind}: nothing to train, {network} is in {stage}")
 
 
 @main.command()

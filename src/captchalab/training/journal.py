@@ -48,7 +48,7 @@ class Journal:
         """A new journal; `about` holds name, kind, stage, experiment, device, params and tags."""
         journal = cls(folder)
         files.write_json(folder / "run.json", {"run_id": None})
-        journal._write([], about["device"])
+        journal.write([], about["device"])
         files.write_json(folder / "journal.json", {"id": uuid.uuid4().hex, "started_at": _now(), **about})
         return journal
 
@@ -89,17 +89,18 @@ class Journal:
 
     def add(self, metrics: dict[str, float], seconds: float, images: int) -> None:
         epochs = [*self.epochs(), Epoch(metrics, round(seconds, 2), round(images / seconds, 1), _now())]
-        self._write(epochs, self.about["device"])
+        self.write(epochs, self.about["device"])
 
     def go_back_to(self, epoch: int) -> None:
         """Drop the epochs after this one: training resumes there."""
-        self._write(self.epochs()[:epoch], self.about["device"])
+        self.write(self.epochs()[:epoch], self.about["device"])
 
     def end(self, outcome: dict[str, Any]) -> None:
         about = {**self.about, "ended_at": _now(), "outcome": outcome}
         files.write_json(self.folder / "journal.json", about)
 
-    def _write(self, epochs: list[Epoch], device: str) -> None:
+    def write(self, epochs: list[Epoch], device: str) -> None:
+        """Make these its epochs: history.csv and timing.json."""
         text = io.StringIO()
         writer = csv.DictWriter(text, HISTORY, lineterminator="\n")
         writer.writeheader()
