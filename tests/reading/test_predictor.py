@@ -11,7 +11,7 @@ from PIL import Image
 from captchalab.data.rendering import draw_text
 from captchalab.reading import predictor
 from captchalab.reading.captcha import KINDS
-from captchalab.reading.decoding import Prediction, text_log_probability
+from captchalab.reading.decoding import Prediction
 from captchalab.reading.errors import UnreadableError
 
 
@@ -56,22 +56,15 @@ def test_other_formats_than_png_and_jpeg_are_refused(network, smoke):
     assert "give a PNG or JPEG file" in str(found)
 
 
-def test_a_characters_confidence_is_its_share_of_the_texts_that_differ_there_alone():
-    alphabet, T = "ab", 5
-    logits = np.random.default_rng(3).normal(size=(T, 3))
-    [first, second] = predictor.character_confidences("ctc", logits, "ab", alphabet)
-    ab, bb, aa = np.exp(text_log_probability("ctc", np.stack([logits] * 3), ["ab", "bb", "aa"], alphabet))
-    assert first == pytest.approx(ab / (ab + bb))
-    assert second == pytest.approx(ab / (ab + aa))
-
-
-def test_for_a_cnn_that_is_the_softmax():
-    logits = np.log([[0.9, 0.1], [0.3, 0.7]])
-    assert predictor.character_confidences("cnn", logits, "ab", "ab") == pytest.approx([0.9, 0.7])
-
-
-def test_an_empty_text_has_no_characters():
-    assert predictor.character_confidences("ctc", np.zeros((5, 3)), "", "ab") == []
+def test_images_are_predicted_the_same_alone_and_together(network, smoke, monkeypatch):
+    images = np.stack([draw_text(smoke.captcha, "AB12", 1, i) for i in range(5)])
+    monkeypatch.setattr(predictor, "BATCH_IMAGES", 2)
+    together = list(network.predict(images))
+    assert len(together) == 5
+    for i, prediction in enumerate(together):
+        [alone] = network.predict(images[i : i + 1])
+        assert alone.text == prediction.text
+        assert alone.characters == pytest.approx(prediction.characters, abs=1e-5)
 
 
 @pytest.mark.parametrize("content", [b"", b"no onnx file"])

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from captchalab.reading import decoding, formats, sealing
-from captchalab.reading.alphabet import encode
+from captchalab.reading import confidences, decoding, formats, sealing
 from captchalab.reading.captcha import CaptchaParams, Kind
 from captchalab.reading.decoding import Prediction
 from captchalab.reading.errors import UnreadableError
@@ -21,7 +20,7 @@ from captchalab.reading.errors import UnreadableError
 FORMAT = 1  # of the ONNX file: its metadata, inputs and outputs
 SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_FORMATS = ("PNG", "JPEG")
-BATCH_IMAGES = 250
+BATCH_IMAGES = 64  # more are no faster, and take more memory
 
 
 class Predictor(NamedTuple):
@@ -34,19 +33,21 @@ class Predictor(NamedTuple):
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Float32 (B, L, K) or (B, T, K+1) of images uint8 (B, H, W, C)."""
-        name = self.session.get_inputs()[0].name
-        parts = [
-            self.session.run(None, {name: images[i : i + BATCH_IMAGES]})[0] for i in range(0, len(images), BATCH_IMAGES)
-        ]
-        return np.concatenate(parts)
+        return np.concatenate([self._run(batch) for batch in _batches(images)])
 
     def predict(self, images: np.ndarray) -> Iterator[Prediction]:
         """The prediction for each of the images, uint8 (B, H, W, C)."""
-        logits = self.logits(images)
         alphabet = self.captcha.alphabet
-        for found, own in zip(decoding.greedy(self.kind, logits, alphabet), logits, strict=True):
-            characters = character_confidences(self.kind, own, found.text, alphabet)
-            yield found.model_copy(update={"characters": characters})
+        for batch in _batches(images):
+            logits = self._run(batch)
+            found = decoding.greedy(self.kind, logits, alphabet)
+            sure = confidences.of_characters(self.kind, logits, [one.text for one in found], alphabet)
+            for prediction, characters in zip(found, sure, strict=True):
+                yield prediction.model_copy(update={"characters": characters})
+
+    def _run(self, images: np.ndarray) -> np.ndarray:
+        logits: np.ndarray = self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        return logits
 
 
 def load(path: Path) -> Predictor:
@@ -61,7 +62,10 @@ def load(path: Path) -> Predictor:
         raise UnreadableError(f"{path} is missing: make it with `dvc repro`, or fetch it with `dvc pull`.")
     content = path.read_bytes()
     try:
-        session = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        # threads that spin while they wait take the cores from whatever else runs
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         about = session.get_modelmeta().custom_metadata_map
         number = int(about["format"]) if "format" in about else None
         if refusal := formats.refusal(path, number, FORMAT):
@@ -134,24 +138,8 @@ def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
         raise UnreadableError(f"{name} cannot be read as an image ({error}): give a PNG or JPEG file.") from None
 
 
-def character_confidences(kind: Kind, logits: np.ndarray, text: str, alphabet: str) -> list[float]:
-    """How sure a network is of each character of a text, given the others.
-
-    P(text) over the sum of P of the K texts that differ from it in this character at most. For a CNN
-    that is the softmax of the character; for CTC it is what that softmax would be.
-
-    Args:
-        logits: of one image, (L, K) of a CNN or (T, K+1) of a CTC network.
-    """
-    if kind == "cnn":
-        probabilities = np.exp(decoding.log_softmax(logits))
-        return [float(row[k]) for row, k in zip(probabilities, encode(text, alphabet), strict=True)]
-    if not text:
-        return []
-    others = [text[:i] + char + text[i + 1 :] for i in range(len(text)) for char in alphabet]
-    log_p = decoding.text_log_probability(kind, np.broadcast_to(logits, (len(others), *logits.shape)), others, alphabet)
-    shares = np.exp(decoding.log_softmax(log_p.reshape(len(text), len(alphabet))))  # (L, K)
-    return [float(row[k]) for row, k in zip(shares, encode(text, alphabet), strict=True)]
+def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
+    return (images[i : i + BATCH_IMAGES] for i in range(0, len(images), BATCH_IMAGES))
 
 
 def _pixels_or_error(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray | UnreadableError:
