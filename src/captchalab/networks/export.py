@@ -10,9 +10,7 @@ Keras writes ONNX through TensorFlow, whichever engine trained, and on the CPU: 
 cuDNN node that ONNX does not have (keras-team/keras#21799), and TF32 is not exact to 1e-4.
 """
 
-import logging
 import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +22,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # before `backend` imports Keras
 from captchalab import files
 from captchalab.data import dataset
 from captchalab.errors import UserError
-from captchalab.networks import backend, models
+from captchalab.networks import backend, conversion, models
 from captchalab.reading import decoding, predictor, sealing
 from captchalab.reading.captcha import Kind
 
@@ -85,15 +83,8 @@ def ties(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def _convert(network: models.Network, network_md5: str, out: Path) -> None:
-    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory() as folder:
-        raw = Path(folder) / "raw.onnx"
-        network.logits(np.zeros((1, *network.captcha.image_shape), np.uint8))  # Keras exports what has been called
-        network.model.export(raw, format="onnx", verbose=False)
-        converted = onnx.load(raw)
-    for value in (converted.graph.input[0], converted.graph.output[0]):
-        value.type.tensor_type.shape.dim[0].dim_param = "B"
-    write(converted, {"kind": network.kind, **network.captcha.model_dump(), "network_md5": network_md5}, out)
+    about = {"kind": network.kind, **network.captcha.model_dump(), "network_md5": network_md5}
+    write(conversion.convert(network.model), about, out)
 
 
 def write(model: onnx.ModelProto, about: dict[str, Any], out: Path) -> None:
