@@ -21,14 +21,14 @@ help:  ## list the verbs
 
 setup: $(READY)  ## create .venv with everything the project needs; GPU=1 brings CUDA
 
-# the two networks side by side, a thread each; the pipe turns their progress bars into lines
+# the two networks side by side, a thread each; -s because DVC locks what it looks at on its way up the chain
 repro: $(READY)  ## the whole experiment: draw, train, fine-tune, export, test, compare (dvc repro)
 	$(BIN)/dvc repro generate
 	@$(MAKE) --no-print-directory -j 2 repro-cnn repro-ctc
 	$(BIN)/dvc repro
 
 repro-cnn repro-ctc: repro-%: $(READY)
-	@set -o pipefail; $(BIN)/dvc repro evaluate@$* 2>&1 | cat
+	@set -o pipefail; $(BIN)/dvc repro -s train@$* finetune@$* export@$* evaluate@$* 2>&1 | cat
 
 test: $(READY)  ## all tests, the whole chain, tiny, and training on JAX among them
 	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder
