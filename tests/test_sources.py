@@ -35,11 +35,13 @@ SHAPED_BY_VALUE = {
     "train.ctc.learning_rate": {"train@ctc"},
     "finetune.cnn.learning_rate": {"finetune@cnn"},
     "finetune.ctc.epochs": {"finetune@ctc"},
+    "start_from.ctc": {"train@ctc"},
     "evaluate.batch_size": NAMES["evaluate"],
     "evaluate.grid_images": NAMES["evaluate"] | NAMES["compare"],
     "promote.min_exact": set(),
     "tracking.experiment": set(),
     "runtime.workers": set(),
+    "runtime.threads": set(),
 }
 
 

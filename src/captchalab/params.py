@@ -194,6 +194,7 @@ class TrackingParams(Strict):
 
 class RuntimeParams(Strict):
     workers: NonNegativeInt
+    threads: NonNegativeInt
 
 
 class Params(Strict):

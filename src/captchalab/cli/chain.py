@@ -1,5 +1,6 @@
 """The stages of the chain, each as `dvc repro` runs it."""
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -106,6 +107,8 @@ def compare() -> None:
 
 def _fit(name: "StageName", kind: "Kind") -> None:
     project, params = open_project()
+    # TensorFlow reads it when it is imported; whoever sets it by hand means it
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(params.runtime.threads or os.cpu_count()))
     from captchalab.tracking import origin, runs
     from captchalab.tracking.store import Store
     from captchalab.training import fit
