@@ -184,6 +184,7 @@ def test_the_reference_profile_is_the_public_recipe(root, smoke_text):
             assert (stage.batch_size, stage.steps_per_epoch, stage.epochs) == (128, 1000, 100)
             assert (stage.patience_epochs, stage.best_by, stage.source) == (patience, "loss", "stream")
     assert reference.captcha.channels == 3
+    assert not reference.splits.train.weights, "texts drawn uniformly"
     assert reference.splits.valid.images == reference.splits.test.images == 12800
 
 
