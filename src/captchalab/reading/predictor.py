@@ -5,7 +5,9 @@ out. The registered model carries this package, `reading`, and nothing else of c
 """
 
 import io
+import os
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from captchalab.reading.errors import UnreadableError
 FORMAT = 1  # of the ONNX file: its metadata, inputs and outputs
 SUFFIXES = (".png", ".jpg", ".jpeg")
 IMAGE_FORMATS = ("PNG", "JPEG")
-BATCH_IMAGES = 64  # more are no faster, and take more memory
+BATCH_IMAGES = 32  # more are no faster, and take more memory
 
 
 class Predictor(NamedTuple):
@@ -33,17 +35,25 @@ class Predictor(NamedTuple):
 
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Float32 (B, L, K) or (B, T, K+1) of images uint8 (B, H, W, C)."""
-        return np.concatenate([self._run(batch) for batch in _batches(images)])
+        return np.concatenate(list(self._batches(images)))
 
     def predict(self, images: np.ndarray) -> Iterator[Prediction]:
         """The prediction for each of the images, uint8 (B, H, W, C)."""
         alphabet = self.captcha.alphabet
-        for batch in _batches(images):
-            logits = self._run(batch)
+        for logits in self._batches(images):
             found = decoding.greedy(self.kind, logits, alphabet)
             sure = confidences.of_characters(self.kind, logits, [one.text for one in found], alphabet)
             for prediction, characters in zip(found, sure, strict=True):
                 yield prediction.model_copy(update={"characters": characters})
+
+    def _batches(self, images: np.ndarray) -> Iterator[np.ndarray]:
+        """Logits, batch by batch, of a batch on each core at a time."""
+        batches = [images[i : i + BATCH_IMAGES] for i in range(0, len(images), BATCH_IMAGES)]
+        if len(batches) == 1:
+            yield self._run(batches[0])
+        else:
+            with ThreadPoolExecutor(os.cpu_count()) as cores:
+                yield from cores.map(self._run, batches)
 
     def _run(self, images: np.ndarray) -> np.ndarray:
         logits: np.ndarray = self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
@@ -63,8 +73,7 @@ def load(path: Path) -> Predictor:
     content = path.read_bytes()
     try:
         options = onnxruntime.SessionOptions()
-        # threads that spin while they wait take the cores from whatever else runs
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        options.intra_op_num_threads = 1  # one image is too little to share out; of many, each core takes a batch
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         about = session.get_modelmeta().custom_metadata_map
         number = int(about["format"]) if "format" in about else None
@@ -136,10 +145,6 @@ def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
         raise UnreadableError(f"{name} cannot be read as an image: give a PNG or JPEG file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for a broken file
         raise UnreadableError(f"{name} cannot be read as an image ({error}): give a PNG or JPEG file.") from None
-
-
-def _batches(images: np.ndarray) -> Iterator[np.ndarray]:
-    return (images[i : i + BATCH_IMAGES] for i in range(0, len(images), BATCH_IMAGES))
 
 
 def _pixels_or_error(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray | UnreadableError:
