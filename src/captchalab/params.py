@@ -188,6 +188,51 @@ class PromoteParams(Strict):
     max_latency_ms: Annotated[float, Field(gt=0)]
 
 
+class WarmupParams(Strict):
+    cnn: NonNegativeInt
+    ctc: NonNegativeInt
+
+
+class PrunerParams(Strict):
+    """When a trial is ended before its budget is spent."""
+
+    percentile: Annotated[float, Field(gt=0, lt=100)]
+    startup_trials: NonNegativeInt
+    min_trials: PositiveInt
+    warmup_images: WarmupParams
+
+
+class SpaceParams(Strict):
+    """An entry per thing to search; `search.space` reads them."""
+
+    cnn: dict[str, Any]
+    ctc: dict[str, Any]
+
+
+class SearchParams(Strict):
+    """What a trial may cost, when a search ends, and what it may change."""
+
+    trials: PositiveInt
+    images: PositiveInt
+    reports: Annotated[int, Field(ge=2)]
+    max_s: Annotated[float, Field(gt=0)]
+    startup_trials: PositiveInt
+    patience_trials: PositiveInt
+    min_gain: NonNegativeFloat
+    max_failures: PositiveInt
+    max_parameters: NonNegativeInt
+    max_latency_ms: NonNegativeFloat
+    heartbeat_s: PositiveInt
+    pruner: PrunerParams
+    space: SpaceParams
+
+    @model_validator(mode="after")
+    def _images_for_every_report(self) -> Self:
+        if self.images < self.reports:
+            raise ValueError(f"{{key}}.images = {self.images} is less than {{key}}.reports = {self.reports}: raise it.")
+        return self
+
+
 class TrackingParams(Strict):
     experiment: Annotated[str, Field(min_length=1)]
 
@@ -207,6 +252,7 @@ class Params(Strict):
     start_from: StartFromParams
     evaluate: EvaluateParams
     promote: PromoteParams
+    search: SearchParams
     tracking: TrackingParams
     runtime: RuntimeParams
 

@@ -5,7 +5,7 @@ models/<kind>/<stage>/     a trained network and its journal
 models/<kind>/export/      the fine-tuned network as ONNX
 reports/<kind>/            metrics, plots and predictions
 results/<name>/            networks that git keeps
-mlruns/                    MLflow's database and artifacts, the champion's copy
+mlruns/                    MLflow's database and artifacts, the champion's copy; Optuna's database, trials
 .checkpoints/              of stages that have not ended
 """
 
@@ -76,6 +76,16 @@ class Project:
     def champion(self) -> Path:
         """The folder of the champion's copy."""
         return self.mlruns / "champion"
+
+    @property
+    def studies(self) -> Path:
+        """Optuna's database of studies; never MLflow's, which keeps a table of the same name."""
+        return self.mlruns / "optuna.db"
+
+    @property
+    def search(self) -> Path:
+        """What trials read and write."""
+        return self.mlruns / "search"
 
     @property
     def checkpoints(self) -> Path:
