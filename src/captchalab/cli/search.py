@@ -1,13 +1,16 @@
 """Search: `run`, `best`, `apply`."""
 
+import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from captchalab.cli.group import KIND, main
+from captchalab.cli.group import KIND, main, open_project
+from captchalab.errors import UserError
 
 if TYPE_CHECKING:
     from captchalab.reading.captcha import Kind
+    from captchalab.search.study import Sampler
 
 
 @main.group()
@@ -29,10 +32,23 @@ def run(
     workers: int,
     name: str | None,
     timeout: float | None,
-    sampler: str,
+    sampler: "Sampler",
     pruning: bool,
 ) -> None:
     """Run trials, go on where a search was stopped; Ctrl-C ends it."""
+    from captchalab.reading.captcha import KINDS
+
+    if name and not kind:
+        raise UserError(f"A study has one kind: give --kind cnn or --kind ctc beside --study {name}.")
+    project, params = open_project()
+    from captchalab.search import run, study
+
+    for one in (kind,) if kind else KINDS:
+        options = study.Options(
+            one, name or study.default_name(one), trials or params.search.trials, timeout, sampler, pruning
+        )
+        if not run.run(project, params, options, workers):
+            sys.exit(130)
 
 
 @search.command()

@@ -6,6 +6,7 @@ it when it is made, and compared whenever it is opened.
 
 import json
 import os
+import uuid
 import warnings
 from typing import Any, Literal, NamedTuple
 
@@ -109,6 +110,7 @@ def open_study(storage: RDBStorage, name: str, space: Space, data: dict[str, str
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     found = study.user_attrs.get(MADE_OF)
     if found is None:
+        study.set_user_attr("id", uuid.uuid4().hex)
         study.set_user_attr(MADE_OF, made_of)
     elif found != made_of:
         raise UserError(
@@ -153,6 +155,12 @@ def kind_of(study: optuna.Study) -> Kind:
     if kind not in KINDS:
         raise UserError(f"Study {study.study_name!r} was not made by `captchalab search`: name another with --study.")
     return kind
+
+
+def id_of(study: optuna.Study) -> str:
+    """What tells a study from an older one of its name, in a database that was removed."""
+    found: str = study.user_attrs["id"]
+    return found
 
 
 def sampler(options: Options, budget: SearchParams, seed: int) -> optuna.samplers.BaseSampler:

@@ -14,6 +14,7 @@ import signal
 import tempfile
 import threading
 import traceback
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
@@ -155,7 +156,7 @@ def _train(plan: Plan, worker: Connection) -> Message:
     for name in STAGES:
         if not (plan.folder / name / "model.keras").exists():  # this stage has not ended yet
             shutil.rmtree(plan.folder / name, ignore_errors=True)
-            fit.fit(plan.task(name), plan.paths(name), {}, stop=lambda journal, name=name: reports.stop(name, journal))
+            fit.fit(plan.task(name), plan.paths(name), {}, stop=partial(reports.stop, name))
         if reason := reports.tell_epochs(Journal(plan.folder / name)):
             return Ended(reason)
         reports.next_stage()
