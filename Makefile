@@ -14,10 +14,10 @@ $(shell rm -f .venv/.ready .venv/.ready-gpu)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro repro-cnn repro-ctc test check lint smoke ui promote rollback serve pins clean
+.PHONY: help setup repro repro-cnn repro-ctc test check lint smoke ui search search-cnn search-ctc promote rollback serve pins clean
 
 help:  ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*##/  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 19
 
 setup: $(READY)  ## create .venv with everything the project needs; GPU=1 brings CUDA
 
@@ -47,6 +47,15 @@ smoke: $(READY)  ## the whole chain on the captchas of params.yaml, tiny, in a t
 
 ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000
 	$(BIN)/captchalab ui
+
+search: $(READY)  ## search better parameters with Optuna, the CNN's, then CTC's; Ctrl-C ends it, again goes on
+	$(BIN)/captchalab search run
+
+search-cnn: $(READY)  ## the CNN's alone
+	$(BIN)/captchalab search run --kind cnn
+
+search-ctc: $(READY)  ## CTC's alone
+	$(BIN)/captchalab search run --kind ctc
 
 promote: $(READY)  ## the workspace's better network becomes champion, if it beats the present one
 	$(BIN)/captchalab promote

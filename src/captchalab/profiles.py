@@ -69,7 +69,7 @@ def apply(project: Project, name: str) -> str:
             f"profiles/{name}.yaml would overwrite {', '.join(lost)}, which is not committed: commit params.yaml "
             "first, or drop its changes with `git checkout params.yaml`."
         )
-    return _write(project, before, after)
+    return write(project, before, after)
 
 
 def back(project: Project) -> str:
@@ -87,7 +87,7 @@ def back(project: Project) -> str:
             f"params.yaml has {', '.join(lost)}, which is not committed: commit it first, or drop all changes with "
             "`git checkout params.yaml`."
         )
-    return _write(project, before, after)
+    return write(project, before, after)
 
 
 def describe(captcha: CaptchaParams) -> str:
@@ -142,7 +142,8 @@ def smoke(project: Project, keep: bool = False) -> int:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _write(project: Project, before: str, after: str) -> str:
+def write(project: Project, before: str, after: str) -> str:
+    """Write another text of params.yaml, where it is another; returns the diff."""
     if after != before:
         files.write_text(project.params, after)
     diff = difflib.unified_diff(before.splitlines(True), after.splitlines(True), "before", "params.yaml", n=1)

@@ -55,6 +55,11 @@ def run(
 @click.option("--study", "name", help="A study of another name than captcha-KIND.")
 def best(name: str | None) -> None:
     """Show the best trial of each study beside the present parameters."""
+    project, params = open_project()
+    from captchalab.search import apply, study
+
+    for found in study.existing(study.open_storage(project, params.search.heartbeat_s), name=name):
+        print(apply.table(params, found))
 
 
 @search.command()
@@ -62,3 +67,12 @@ def best(name: str | None) -> None:
 @click.option("--study", "name", help="A study of another name than captcha-KIND.")
 def apply(kind: "Kind | None", name: str | None) -> None:
     """Write the best trial's values into params.yaml, with its comments kept."""
+    project, params = open_project()
+    from captchalab.reading.captcha import KINDS
+    from captchalab.search import apply, study
+
+    storage = study.open_storage(project, params.search.heartbeat_s)
+    for found in study.existing(storage, (kind,) if kind else KINDS, name):
+        diff = apply.apply(project, found)
+        print(diff or f"params.yaml has the best trial of {found.study_name} already.", end="" if diff else "\n")
+    print("`dvc repro` now trains it in full; `git checkout params.yaml` goes back.")

@@ -39,9 +39,14 @@ class Entry:
     def values(self, value: Any) -> dict[str, Any]:
         """The dotted keys that one suggested value sets."""
         if self.scale is None:
-            is_list = isinstance(value, str) and value.startswith("[")
-            return {self.name: json.loads(value) if is_list else value}
+            if isinstance(value, str) and value.startswith("["):
+                return {self.name: json.loads(value)}
+            return {self.name: _rounded(value) if self.is_float else value}
         return {key: _scaled(reference, value) for key, reference in self.scale.items()}
+
+    @property
+    def is_float(self) -> bool:
+        return isinstance(self.distribution, optuna.distributions.FloatDistribution)
 
     def present(self, leaves: Mapping[str, Any]) -> Any:
         """The value that gives what params.yaml has; None where there is none."""
@@ -238,6 +243,11 @@ def _known(key: str, known: list[str], where: str) -> str:
     if key.rpartition(".")[2] in OF_BUDGET:
         remedy = "a trial's length is that of search.images and search.reports."
     raise UserError(f"{where} names {key}, which cannot be searched: {remedy}")
+
+
+def _rounded(value: float) -> float:
+    """To three digits: what is trained is what a person reads in params.yaml."""
+    return float(f"{value:.3g}")
 
 
 def _scaled(reference: Any, factor: float) -> Any:

@@ -106,17 +106,12 @@ def open_study(storage: RDBStorage, name: str, space: Space, data: dict[str, str
     Raises:
         UserError: it was made with another space, budget or data, or the space does not hold the present parameters.
     """
-    made_of = {**_plain(space.describe()), "data": data}
+    refuse_other(storage, name, space, data)
     study = optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)
     found = study.user_attrs.get(MADE_OF)
     if found is None:
         study.set_user_attr("id", uuid.uuid4().hex)
-        study.set_user_attr(MADE_OF, made_of)
-    elif found != made_of:
-        raise UserError(
-            f"Study {name!r} was made with {_difference(found, made_of)}: its trials cannot be compared with new ones. "
-            "Give the new search a name with --study NAME, or go back to the params.yaml of the old one."
-        )
+        study.set_user_attr(MADE_OF, {**_plain(space.describe()), "data": data})
     present = space.present()
     if len(present) == len(space.entries):
         study.enqueue_trial(present, skip_if_exists=True)
@@ -128,6 +123,25 @@ def open_study(storage: RDBStorage, name: str, space: Space, data: dict[str, str
         )
         study.enqueue_trial(present, skip_if_exists=True)
     return study
+
+
+def refuse_other(storage: RDBStorage, name: str, space: Space, data: dict[str, str] | None = None) -> None:
+    """Refuse a study whose trials could not be compared with those of this space and data (None: not drawn yet).
+
+    Raises:
+        UserError: it was made with other ones.
+    """
+    if name not in optuna.get_all_study_names(storage):
+        return
+    found = dict(optuna.load_study(study_name=name, storage=storage).user_attrs.get(MADE_OF, {}))
+    if data is None:
+        found.pop("data", None)
+    made_of = {**_plain(space.describe()), **({} if data is None else {"data": data})}
+    if found and found != made_of:
+        raise UserError(
+            f"Study {name!r} was made with {_difference(found, made_of)}: its trials cannot be compared with new ones. "
+            "Give the new search a name with --study NAME, or go back to the params.yaml of the old one."
+        )
 
 
 def existing(storage: RDBStorage, kinds: tuple[Kind, ...] = KINDS, name: str | None = None) -> list[optuna.Study]:

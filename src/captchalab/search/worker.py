@@ -8,7 +8,6 @@ import contextlib
 import signal
 import time
 import warnings
-from collections.abc import Mapping
 from datetime import datetime
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
@@ -24,10 +23,21 @@ from captchalab.processes import locked
 from captchalab.project import Project
 from captchalab.search import data, rules, trial
 from captchalab.search.space import Space, name_of
-from captchalab.search.study import Options, id_of, open_storage, open_study, pruner, sampler, seed_of, step
+from captchalab.search.study import (
+    Options,
+    id_of,
+    open_storage,
+    open_study,
+    pruner,
+    refuse_other,
+    sampler,
+    seed_of,
+    step,
+)
 from captchalab.tracking import origin
 from captchalab.tracking.searches import SearchRuns, TrialRun
 
+OWN = ("reason", "values")  # user attributes of a trial that its MLflow run has in other places
 WAIT_S = 2.0  # between two looks at trials that run elsewhere
 START_S = 300.0  # that a trial's process may take on a busy machine until its first epoch begins
 MOMENT_S, END_S = 1.0, 30.0  # that it may take to end by itself, and once it is killed
@@ -60,6 +70,7 @@ class Worker:
         self.budget = present.search
         self.space = Space.of(present, options.kind)
         storage = open_storage(project, self.budget.heartbeat_s)
+        refuse_other(storage, options.study, self.space)
         self.splits = data.prepare(project, present)
         self.study = open_study(storage, options.study, self.space, data.digests(self.splits))
         self.study.pruner = pruner(options, self.budget)
@@ -130,6 +141,7 @@ class Worker:
 
     def _objective(self, running: optuna.Trial) -> float:
         values = self.space.suggest(running)
+        running.set_user_attr("values", values)
         self.gate.close()
         trials = self.study.get_trials(deepcopy=False)
         self.runs.close_stale([t.number for t in trials if t.state == TrialState.RUNNING], rules.DEAD)
@@ -159,7 +171,7 @@ class Worker:
         running.set_user_attr("reason", reason)
         return score
 
-    def _score(self, running: optuna.Trial, values: Mapping[str, Any], trials: list[FrozenTrial]) -> tuple[float, str]:
+    def _score(self, running: optuna.Trial, values: dict[str, Any], trials: list[FrozenTrial]) -> tuple[float, str]:
         """Score and ending of a trial.
 
         Raises:
@@ -194,14 +206,14 @@ class Worker:
                     case trial.Network(parameters):
                         running.set_user_attr("parameters", parameters)
                         pruned = self._beyond(running, "parameters", parameters, self.budget.max_parameters)
-                        told.send(pruned)
+                        _answer(told, pruned)
                     case trial.Latency(ms):
                         running.set_user_attr("latency_ms", round(ms, 3))
                         pruned = self._beyond(running, "latency_ms", ms, self.budget.max_latency_ms)
                         break
                     case trial.Epoch() as last:
                         pruned = self._report(running, last)
-                        told.send(pruned)
+                        _answer(told, pruned)
                         self._log_epochs(plan.folder)
                     case trial.Ended(reason):
                         break
@@ -258,12 +270,12 @@ class Worker:
         trials = self.study.get_trials(deepcopy=False)
         ended, reason = trials[number], rules.reason(trials[number])
         score = ended.value if ended.state == TrialState.COMPLETE else None
-        run.end(ended.state.name, reason, score, {k: v for k, v in ended.user_attrs.items() if k != "reason"})
+        run.end(ended.state.name, reason, score, {k: v for k, v in ended.user_attrs.items() if k not in OWN})
         if reason != rules.INTERRUPTED:
             trial.clear(folder)
         best = rules.best(trials)
         if best and best.number == number and best.value is not None:
-            self.runs.best(number, best.value, self.space.values(best.params))
+            self.runs.best(number, best.value, best.user_attrs["values"])
         print(self._line(trials, ended, best), flush=True)
 
     def _line(self, trials: list[FrozenTrial], ended: FrozenTrial, best: FrozenTrial | None) -> str:
@@ -284,6 +296,11 @@ class Worker:
         if ended.state != TrialState.COMPLETE:
             words.append(rules.reason(ended))
         return "  ".join(words)
+
+
+def _answer(told: Connection, reason: str | None) -> None:
+    with contextlib.suppress(OSError):  # of a process that has died: the next message is its end
+        told.send(reason)
 
 
 def _end(process: ForkServerProcess, told: Connection) -> None:
