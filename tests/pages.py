@@ -28,7 +28,8 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
-from captchalab.tracking.ui import COLUMNS, X_AXIS
+from captchalab.tracking.ui import COLUMNS
+from captchalab.tracking.views import X_AXIS
 
 PATIENCE_S = 200.0  # some ten times what a quiet machine takes
 WIDTH_PX, HEIGHT_PX = 1920, 740

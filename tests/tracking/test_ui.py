@@ -51,7 +51,7 @@ def row(project, untrained) -> dict[str, str]:
 
 def state() -> dict:
     """What MLflow's page makes its own of the view."""
-    return json.loads(json.loads(ui.view_tag()[1])["state"])
+    return json.loads(json.loads(ui.view().tag()[1])["state"])
 
 
 # the workspace of the tests has a journal of few parameters and tags; a real one has these too
@@ -67,7 +67,7 @@ def test_a_tested_networks_row_has_a_value_in_every_column_and_axis(row):
 
 
 def test_the_tag_is_a_saved_view_of_mlflow():
-    key, value = ui.view_tag()
+    key, value = ui.view().tag()
     assert key == f"mlflow.sharedViewState.{ui.VIEW}"
     view = json.loads(value)
     assert {name: type(view[name]) for name in view} == {"name": str, "createdAt": int, "updatedAt": int, "state": str}
@@ -80,20 +80,21 @@ def test_every_column_of_the_view_has_a_width_and_every_chart_a_section():
 
 
 def test_the_tag_is_the_same_every_time_and_short_enough_for_mlflow():
-    assert ui.view_tag() == ui.view_tag()
-    assert len(ui.view_tag()[1]) <= LONGEST_TAG
+    assert ui.view().tag() == ui.view().tag()
+    assert len(ui.view().tag()[1]) <= LONGEST_TAG
 
 
 def test_saving_the_view_twice_leaves_one_tag(client, number):
-    assert ui.save_view(client, number) == ui.save_view(client, number) == ui.VIEW
-    assert views(client, number) == dict([ui.view_tag()])
+    ui.view().save(client, number)
+    ui.view().save(client, number)
+    assert views(client, number) == dict([ui.view().tag()])
 
 
 def test_a_view_that_was_overridden_is_put_right_and_others_are_left_alone(client, number):
-    client.set_experiment_tag(number, ui.view_tag()[0], "{}")
+    client.set_experiment_tag(number, ui.view().tag()[0], "{}")
     client.set_experiment_tag(number, "mlflow.sharedViewState.mine", "{}")
-    ui.save_view(client, number)
-    assert views(client, number) == {**dict([ui.view_tag()]), "mlflow.sharedViewState.mine": "{}"}
+    ui.view().save(client, number)
+    assert views(client, number) == {**dict([ui.view().tag()]), "mlflow.sharedViewState.mine": "{}"}
 
 
 def test_the_page_opens_the_view_on_the_port_of_the_server(client, store):

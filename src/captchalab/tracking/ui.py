@@ -1,19 +1,11 @@
-"""MLflow's own pages: the server that shows them, and the view that the table of runs opens with.
+"""MLflow's own pages: the server that shows them, and the views that its tables of runs open with."""
 
-By default the table shows when a run was made and how long it took, and no metric at all. MLflow keeps a
-saved view as a tag of the experiment, and the page opens it by its key in the address. The content of the tag
-is documented nowhere: the names in `view_tag` are those of MLflow 3.17.2, and `tests/pages.py` checks in a
-browser what MLflow makes of them.
-"""
-
-import json
 import os
 import sys
-from typing import Any
 
 from captchalab.evaluation import metrics
-from captchalab.tracking import masking
 from captchalab.tracking.store import Store, experiment_id
+from captchalab.tracking.views import View, line
 
 VIEW = "fine-tuned"
 # in pixels; with MLflow's own columns on the left they are as wide as a window of 1920 has room for
@@ -49,64 +41,24 @@ def columns() -> dict[str, int]:
 
 
 COLUMNS = columns()
-LEFT = {"attributes.`Run Name`": 110, "runDateAndNestInfo": 122}  # name and age of a run: shown whatever is chosen
 CURVES = ("val/exact", "val/cer", "val/loss")
-X_AXIS = "images_seen"  # the metric equals its own step; as an axis it is labelled with its name
 
 
-def view_tag() -> tuple[str, str]:
-    """The view as a tag of the experiment: the fine-tuned networks, the best first, and their whole curves.
-
-    Returns:
-        The tag's key and its value, the same ones every time.
-    """
-    section = {"uuid": "validation", "name": "Validation against images seen, both stages", "display": True}
-    curves = [
-        {
-            "uuid": name,
-            "type": "LINE",
-            "metricSectionId": section["uuid"],
-            "metricKey": name,
-            "lineSmoothness": 0,
-            "xAxisKey": "metric",
-            "selectedXAxisMetricKey": X_AXIS,
-            "useGlobalXaxisKey": False,  # else the page's own setting, the step, replaces the two above
-        }
-        for name in CURVES
-    ]
-    state = {
-        "searchFilter": "tags.stage = 'finetune'",
-        "orderByKey": "metrics.`test/exact`",
-        "orderByAsc": False,
-        "selectedColumns": list(COLUMNS),
-        "columnOrder": [*LEFT, *COLUMNS],
-        "columnWidths": {**LEFT, **COLUMNS},
-        "compareRunSections": [section],
-        "compareRunCharts": curves,
-        "isAccordionReordered": True,  # else MLflow sorts its own sections of charts before this one
-    }
-    view = {"name": "Fine-tuned networks", "createdAt": 0, "updatedAt": 0, "state": json.dumps(state)}
-    return f"mlflow.sharedViewState.{VIEW}", json.dumps(view)
-
-
-def save_view(client: Any, number: str) -> str:
-    """Give an experiment the view; a second time changes nothing.
-
-    Args:
-        client: an MlflowClient.
-        number: the experiment's id.
-
-    Returns:
-        The key by which the page opens it.
-    """
-    key, value = view_tag()
-    if client.get_experiment(number).tags.get(key) != value:
-        client.set_experiment_tag(number, key, value)
-    return VIEW
+def view() -> View:
+    """The fine-tuned networks, the best first, and their whole curves."""
+    return View(
+        VIEW,
+        "Fine-tuned networks",
+        runs="tags.stage = 'finetune'",
+        best="test/exact",
+        columns=COLUMNS,
+        title="Validation against images seen, both stages",
+        charts=[line(name) for name in CURVES],
+    )
 
 
 def page(store: Store, experiment: str, port: int) -> str:
-    """The address of the experiment's runs in that view; MLflow's own start page is about something else.
+    """The address of the experiment's fine-tuned networks.
 
     Args:
         store: where the runs are.
@@ -115,9 +67,8 @@ def page(store: Store, experiment: str, port: int) -> str:
     """
     client = store.client()
     number = experiment_id(client, store, experiment)
-    server = masking.without_credentials(store.uri).rstrip("/") if store.is_server else f"http://127.0.0.1:{port}"
-    view = save_view(client, number)
-    return f"{server}/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey={view}"
+    view().save(client, number)
+    return view().page(store, number, port)
 
 
 def command(store: Store, port: int) -> tuple[list[str], dict[str, str]]:
