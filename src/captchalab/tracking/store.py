@@ -124,27 +124,32 @@ class Store(NamedTuple):
             store.engine.dispose()
 
 
-def experiment_id(client: Any, store: Store, name: str) -> str:
-    """The experiment of a name, made when there is none."""
+def experiment_id(client: Any, store: Store, name: str, description: str = DESCRIPTION) -> str:
+    """The experiment of a name, made with this description when there is none."""
     with store.locked():
         experiment = client.get_experiment_by_name(name)
         if experiment is not None:
             return str(experiment.experiment_id)
         location = (store.artifacts / name).as_uri() if store.artifacts else None
-        tags = {"mlflow.note.content": DESCRIPTION, "mlflow.experimentKind": "custom_model_development"}
+        tags = {"mlflow.note.content": description, "mlflow.experimentKind": "custom_model_development"}
         return str(client.create_experiment(name, location, tags))
 
 
-def attempt(store: Store, action: Callable[[], object], quiet: bool = False) -> bool:
-    """Do something with MLflow; a warning if it cannot be done. Training and testing go on without it."""
+LATER = "`captchalab sync` logs it later"
+
+
+def attempt(store: Store, action: Callable[[], object], quiet: bool = False, later: str = LATER) -> bool:
+    """Do something with MLflow; a warning if it cannot be done, which says what becomes of it `later`.
+
+    Training and testing go on without it.
+    """
     try:
         action()
     except Exception as error:  # whatever MLflow or its store says: the journal has everything
         if not quiet:
             reason = str(error).rstrip(".") if isinstance(error, UserError) else _reason(store, error)
             print(
-                f"captchalab: MLflow at {store} did not log this run ({reason}): the work continues, and "
-                "`captchalab sync` logs it later.",
+                f"captchalab: MLflow at {store} did not log this run ({reason}): the work continues, and {later}.",
                 file=sys.stderr,
                 flush=True,
             )
