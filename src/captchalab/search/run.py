@@ -5,7 +5,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import optuna
 
@@ -13,7 +15,7 @@ from captchalab import params, processes
 from captchalab.errors import UserError
 from captchalab.params import Params
 from captchalab.project import Project
-from captchalab.search import rules
+from captchalab.search import plots, rules
 from captchalab.search.study import Options
 from captchalab.search.worker import Worker
 
@@ -41,6 +43,7 @@ def run(project: Project, present: Params, options: Options, workers: int = 1) -
         status = "FAILED"
         raise
     finally:
+        _picture(worker)
         worker.runs.end(status)
     print(f"search {options.kind}: ends: {reason}. Study {study.study_name}: {summary(study)}.", flush=True)
     return to_the_end
@@ -56,6 +59,16 @@ def summary(study: optuna.Study) -> str:
     counted = ", ".join(f"{n} {state}" for state, n in sorted(states.items()))
     best = rules.best(trials)
     return f"{counted}; best: " + (f"trial {best.number}, val exact {best.value:.2%}" if best else "none yet")
+
+
+def _picture(worker: Worker) -> None:
+    """Draw the study for its run in MLflow; a picture that cannot be drawn costs no search its end."""
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            plots.draw(worker.study, worker.options.kind, Path(temporary))
+        except Exception as error:
+            print(f"captchalab: the study's pictures cannot all be drawn ({error}).", file=sys.stderr, flush=True)
+        worker.runs.pictures(Path(temporary))
 
 
 def _in_processes(project: Project, options: Options, workers: int) -> str:

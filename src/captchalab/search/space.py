@@ -197,6 +197,7 @@ class Space:
 def name_of(trial: Params, kind: Kind) -> str:
     """The name of a trial's folder: the same parameters, the same name, whatever the trial's number."""
     parts = trial.model_dump(mode="json", include={"seed", "captcha"})
+    parts["weights"] = trial.splits.train.weights
     parts |= {name: getattr(trial, name).model_dump(mode="json")[kind] for name in ("models", *params.STAGES)}
     return fingerprint(parts)[:16]
 

@@ -53,6 +53,7 @@ class Plan(NamedTuple):
             p.seed,
             "search",
             p.runtime.workers,
+            p.splits.train.weights,
         )
 
     def paths(self, name: StageName) -> StagePaths:
