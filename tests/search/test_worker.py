@@ -136,9 +136,8 @@ def test_what_cannot_be_built_or_is_too_large_is_not_trained(worker):
 
 
 def test_the_process_that_trains_imports_neither_mlflow_nor_optuna():
-    script = (
-        "import sys, captchalab.search.trial; print([m for m in ('mlflow', 'optuna', 'keras') if m in sys.modules])"
-    )
+    imports = "import sys, captchalab.search.trial, captchalab.training.fit"
+    script = f"{imports}; print({{'mlflow', 'optuna', 'keras'}} & {{*sys.modules}})"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{'keras'}"
 

@@ -7,7 +7,6 @@ stage reads its whole pool before it begins: 2.4 GB, twice in each trial.
 from pathlib import Path
 
 from captchalab import files, sources
-from captchalab.data import dataset
 from captchalab.params import Params, Split
 from captchalab.processes import locked
 from captchalab.project import Project
@@ -31,6 +30,8 @@ def digests(folders: dict[Split, Path]) -> dict[str, str]:
 
 
 def _drawn(project: Project, params: Params, name: Split) -> Path:
+    from captchalab.data import dataset
+
     split = getattr(params.splits, name)
     if name == "train":
         split = split.model_copy(update={"images": params.search.images})

@@ -8,7 +8,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from captchalab.params import SearchParams
 
-INTERRUPTED = "interrupted"
+INTERRUPTED = "stopped with Ctrl-C, it waits to be run again"
 DEAD = "its worker was killed"
 
 

@@ -15,7 +15,7 @@ from captchalab import params, processes
 from captchalab.errors import UserError
 from captchalab.params import Params
 from captchalab.project import Project
-from captchalab.search import plots, rules
+from captchalab.search import rules
 from captchalab.search.study import Options
 from captchalab.search.worker import Worker
 
@@ -63,6 +63,8 @@ def summary(study: optuna.Study) -> str:
 
 def _picture(worker: Worker) -> None:
     """Draw the study for its run in MLflow; a picture that cannot be drawn costs no search its end."""
+    from captchalab.search import plots
+
     with tempfile.TemporaryDirectory() as temporary:
         try:
             plots.draw(worker.study, worker.options.kind, Path(temporary))

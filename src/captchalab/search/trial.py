@@ -4,7 +4,7 @@ After each epoch it tells the worker how far it has come, and asks whether to go
 None. Whatever happens to this process, the worker and the search outlive it, and its memory is given back.
 
 The process is forked from a server that has imported TensorFlow and computed nothing yet: a trial does not pay for the
-import, which takes as long as a tenth of its training.
+import, which takes as long as a tenth of its training. The worker itself never imports it.
 """
 
 import multiprocessing
@@ -24,7 +24,6 @@ from captchalab.errors import UserError
 from captchalab.params import STAGES, Params, StageName
 from captchalab.project import StagePaths
 from captchalab.reading.captcha import Kind
-from captchalab.training import fit
 from captchalab.training.journal import Journal
 from captchalab.training.progress import Task
 
@@ -108,7 +107,7 @@ def start(plan: Plan, measure: bool = False) -> tuple[ForkServerProcess, Connect
         measure: measure the untrained network's latency instead. Its export hides a GPU from the whole process.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload([__name__, "captchalab.training.fit"])
     ours, theirs = context.Pipe()
     process = context.Process(target=_run, args=(plan, theirs, measure), daemon=True)
     process.start()
@@ -149,6 +148,7 @@ def _run(plan: Plan, worker: Connection, measure: bool) -> None:
 
 def _train(plan: Plan, worker: Connection) -> Message:
     from captchalab.networks import models
+    from captchalab.training import fit
 
     network = models.build(plan.kind, plan.params.captcha, plan.params.network(plan.kind))
     reports = _Reports(plan, worker)

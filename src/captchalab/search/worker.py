@@ -291,11 +291,15 @@ class Worker:
             "      -" if score is None else f"{score:7.2%}",
             f"best {best.value:.2%} (trial {best.number})" if best else "best -",
             f"{self.took[-1]:.0f} s",
-            f"{done} of {self.options.trials}, at most {left_s / 60:.0f} min left",
+            f"{done} of {self.options.trials}, {_minutes(left_s)} left",
         ]
         if ended.state != TrialState.COMPLETE:
             words.append(rules.reason(ended))
         return "  ".join(words)
+
+
+def _minutes(seconds: float) -> str:
+    return "under a minute" if seconds < 60 else f"at most {seconds / 60:.0f} min"
 
 
 def _answer(told: Connection, reason: str | None) -> None:
