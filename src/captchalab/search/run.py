@@ -28,6 +28,8 @@ def run(project: Project, present: Params, options: Options, workers: int = 1) -
     Raises:
         UserError: see `Worker`; or several trials in a row have failed.
     """
+    if workers == 1:  # runtime.threads is for two trainings side by side
+        os.environ.update({key: value for key, value in _threads(1).items() if key not in os.environ})
     worker = Worker(project, present, options)
     study, to_the_end, status = worker.study, True, "FINISHED"
     print(
@@ -75,9 +77,8 @@ def _picture(worker: Worker) -> None:
 
 def _in_processes(project: Project, options: Options, workers: int) -> str:
     """Several workers, each with its share of the cores; one that is killed leaves its trial to the others."""
-    threads = str(max(1, (os.cpu_count() or 1) // workers))
     command = [sys.executable, "-m", __name__, str(os.getpid()), str(workers), json.dumps(options._asdict())]
-    environment = {**os.environ, **dict.fromkeys(THREADS, threads)}
+    environment = {**os.environ, **_threads(workers)}
     started = [subprocess.Popen(command, cwd=project.root, env=environment) for _ in range(workers)]
     try:
         codes = [one.wait() for one in started]
@@ -88,6 +89,11 @@ def _in_processes(project: Project, options: Options, workers: int) -> str:
     if failed := [code for code in codes if code not in (0, -signal.SIGKILL)]:
         raise UserError(f"{len(failed)} of {workers} workers ended with an error: see above.")
     return "its workers have ended"
+
+
+def _threads(workers: int) -> dict[str, str]:
+    """The environment of a worker whose trials have their share of the cores."""
+    return dict.fromkeys(THREADS, str(max(1, (os.cpu_count() or 1) // workers)))
 
 
 def main() -> int:

@@ -13,6 +13,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import traceback
 from functools import partial
 from multiprocessing.connection import Connection
@@ -89,6 +90,7 @@ class Ended(NamedTuple):
     """Told last."""
 
     reason: str  # how both stages ended
+    fit_s: float = 0.0  # seconds that `fit` took, validation and loading of data included
 
 
 class Failed(NamedTuple):
@@ -151,17 +153,21 @@ def _train(plan: Plan, worker: Connection) -> Message:
     from captchalab.training import fit
 
     network = models.build(plan.kind, plan.params.captcha, plan.params.network(plan.kind))
-    reports = _Reports(plan, worker)
+    reports, fit_s = _Reports(plan, worker), 0.0
     if reason := reports.tell(Network(network.model.count_params())):
         return Ended(reason)
     for name in STAGES:
         if not (plan.folder / name / "model.keras").exists():  # this stage has not ended yet
             shutil.rmtree(plan.folder / name, ignore_errors=True)
+            started = time.monotonic()
             fit.fit(plan.task(name), plan.paths(name), {}, stop=partial(reports.stop, name))
+            fit_s += time.monotonic() - started
         if reason := reports.tell_epochs(Journal(plan.folder / name)):
-            return Ended(reason)
+            return Ended(reason, fit_s)
         reports.next_stage()
-    return Ended("; ".join(f"{name}: {Journal(plan.folder / name).about['outcome']['stopped']}" for name in STAGES))
+    return Ended(
+        "; ".join(f"{name}: {Journal(plan.folder / name).about['outcome']['stopped']}" for name in STAGES), fit_s
+    )
 
 
 class _Reports:

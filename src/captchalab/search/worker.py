@@ -215,7 +215,8 @@ class Worker:
                         pruned = self._report(running, last)
                         _answer(told, pruned)
                         self._log_epochs(plan.folder)
-                    case trial.Ended(reason):
+                    case trial.Ended(reason, fit_s):
+                        running.set_user_attr("fit_s", round(fit_s, 1))
                         break
                     case trial.Failed(reason):
                         raise TrialFailed(reason)
