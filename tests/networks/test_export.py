@@ -65,6 +65,11 @@ def test_a_file_that_reads_something_else_is_not_kept(untrained, tmp_path, monke
     assert not (tmp_path / "export").exists()
 
 
+@pytest.mark.parametrize(("largest", "allowed"), [(0.5, 1e-4), (10.0, 1e-4), (-40.0, 4e-4)])
+def test_the_tolerance_grows_with_logits_whose_last_bits_are_larger(largest, allowed):
+    assert export.tolerance(np.array([[[0.0, largest]]])) == pytest.approx(allowed)
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "tied"),
     [
