@@ -44,6 +44,8 @@ def text(smoke_text) -> str:
         ("splits.valid.weights", {"0": 4}, "splits.valid.weights = {'0': 4} is no known key: the keys here are images"),
         ("splits.test.weights", {"0": 4}, "splits.test.weights = {'0': 4} is no known key: the keys here are images"),
         ("seed", "7", "seed = '7' cannot be: input should be a valid integer."),
+        ("splits.test.seed", -2, "splits.test.seed = -2 cannot be: input should be greater than or equal to -1."),
+        ("runtime.needs", "tpu", "runtime.needs = 'tpu' cannot be: input should be 'any' or 'gpu'."),
         ("train.ctc.learning_rate", "1e-3", "train.ctc.learning_rate = '1e-3' cannot be"),
         ("train.ctc.learning_rate", -1.0, "train.ctc.learning_rate = -1.0 cannot be: input should be greater than 0."),
         ("train.cnn.final_learning_rate", 0.1, "final_learning_rate = 0.1 is above train.cnn.learning_rate = 0.001"),
@@ -131,3 +133,10 @@ def test_trunk_size_is_that_of_the_reference(text):
     reference = params.check(content)
     assert reference.models.cnn.trunk_size(reference.captcha) == (2, 4)
     assert reference.models.ctc.trunk_size(reference.captcha) == (2, 16)
+
+
+def test_a_split_that_is_measured_on_may_have_a_seed_of_its_own(text):
+    content = yaml.parse(text)
+    content["splits"]["test"]["seed"] = 7
+    loaded = params.check(content)
+    assert [loaded.split_seed(split) for split in params.SPLITS] == [2019, 2019, 7]

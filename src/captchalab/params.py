@@ -46,10 +46,16 @@ class TrainSplitParams(SplitParams):
         return weights
 
 
+class MeasuredSplitParams(SplitParams):
+    """A split that is measured on: with a seed of its own it stays the same whatever `seed` is."""
+
+    seed: Annotated[int, Field(ge=-1)]
+
+
 class SplitsParams(Strict):
     train: TrainSplitParams
-    valid: SplitParams
-    test: SplitParams
+    valid: MeasuredSplitParams
+    test: MeasuredSplitParams
 
     @model_validator(mode="after")
     def _something_to_measure_on(self) -> Self:
@@ -240,6 +246,7 @@ class TrackingParams(Strict):
 class RuntimeParams(Strict):
     workers: NonNegativeInt
     threads: NonNegativeInt
+    needs: Literal["any", "gpu"]
 
 
 class Params(Strict):
@@ -258,6 +265,11 @@ class Params(Strict):
 
     def network(self, kind: Kind) -> NetworkParams:
         return self.models.cnn if kind == "cnn" else self.models.ctc
+
+    def split_seed(self, split: Split) -> int:
+        """What a split is drawn from: its own seed, where it has one."""
+        own = -1 if split == "train" else int(getattr(self.splits, split).seed)
+        return self.seed if own == -1 else own
 
     def start(self, kind: Kind) -> str:
         """What `finetune` starts from: STAGE_1, or a folder of results/."""

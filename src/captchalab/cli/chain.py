@@ -21,7 +21,9 @@ def generate(split: "Split") -> None:
     from captchalab.data import dataset
 
     out = project.split(split)
-    dataset.generate(params.captcha, split, getattr(params.splits, split), params.seed, out, params.runtime.workers)
+    dataset.generate(
+        params.captcha, split, getattr(params.splits, split), params.split_seed(split), out, params.runtime.workers
+    )
     print(f"generate {split}: {getattr(params.splits, split).images:,} captchas in {out}")
 
 
@@ -125,6 +127,10 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         params.runtime.workers,
         params.splits.train.weights,
     )
+    if params.runtime.needs == "gpu":
+        from captchalab.training import need
+
+        need.require_gpu(task)
     tags = origin.run_tags(project, kind, name)
     stage_1 = Journal(project.stage(kind, "train")) if name == "finetune" else None
     fit.fit(task, project.stage_paths(kind, name), tags, runs.Background(Store.of(project), stage_1))

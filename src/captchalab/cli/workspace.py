@@ -23,7 +23,10 @@ def profile(name: str | None, back: bool) -> None:
     diff = profiles.back(project) if name is None else profiles.apply(project, name)
     already = "is the committed one" if name is None else f"is as profile {name!r} has it"
     print(diff or f"params.yaml {already} already.", end="" if diff else "\n")
-    print(f"`dvc repro` now runs {profiles.describe(params.load(project.params).captcha)}.")
+    loaded = params.load(project.params)
+    print(f"`dvc repro` now runs {profiles.describe(loaded.captcha)}.")
+    if loaded.runtime.needs == "gpu":
+        print("It is made for a GPU: without one, a training says how long it would take, and ends.")
 
 
 @main.command()
@@ -33,21 +36,6 @@ def smoke(keep: bool) -> None:
     from captchalab import profiles
 
     sys.exit(profiles.smoke(Project.find(), keep))
-
-
-@main.command()
-@click.argument("name")
-@click.option("--force", is_flag=True, help="Replace results/NAME.")
-def keep(name: str, force: bool) -> None:
-    """Keep the finished networks, with journals and reports, in results/NAME, for git."""
-    project, _ = open_project()
-    from captchalab.results import keep
-    from captchalab.tracking.store import Store
-
-    written = keep.keep(project, name, Store.of(project), force)
-    size = sum(path.stat().st_size for path in written.folder.rglob("*") if path.is_file())
-    networks = ", ".join(str(network) for network in written.networks)
-    print(f"keep: {networks}; {size / 1e6:.1f} MB in {written.folder}, to commit")
 
 
 @main.command()
