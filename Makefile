@@ -5,6 +5,8 @@ BIN := .venv/bin
 PINS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
 READY := .venv/.ready$(if $(GPU),-gpu)
 UPGRADE ?=
+N ?= 3
+SIZES ?=
 SHELL := /bin/bash
 UV := 0.13.9
 # an environment names its own folder in every script: one that has been moved is recreated
@@ -14,7 +16,7 @@ $(shell rm -f .venv/.ready .venv/.ready-gpu)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro repro-cnn repro-ctc test check lint smoke ui search search-cnn search-ctc promote rollback serve pins clean
+.PHONY: help setup repro repro-cnn repro-ctc test check lint seeds cost smoke ui search search-cnn search-ctc promote rollback serve pins clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 19
@@ -41,6 +43,12 @@ lint: $(READY)  ## ruff, mypy and import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+seeds: $(READY)  ## the networks with N seeds through DVC experiments: mean, spread, each run
+	$(BIN)/captchalab seeds --count $(N)
+
+cost: $(READY)  ## what accuracy costs, as curves; SIZES="30000 100000" also trains with smaller train splits
+	$(BIN)/captchalab cost $(patsubst %,--train-images %,$(SIZES))
 
 smoke: $(READY)  ## the whole chain on the captchas of params.yaml, tiny, in a temporary copy
 	$(BIN)/captchalab smoke

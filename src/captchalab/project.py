@@ -5,6 +5,7 @@ models/<kind>/<stage>/     a trained network and its journal
 models/<kind>/export/      the fine-tuned network as ONNX
 reports/<kind>/            metrics, plots and predictions
 results/<name>/            networks that git keeps
+results/seeds.json, .png   the same networks trained with several seeds
 mlruns/                    MLflow's database and artifacts, the champion's copy; Optuna's database, trials
 .checkpoints/              of stages that have not ended
 """
@@ -103,6 +104,11 @@ class Project:
     def results(self) -> Path:
         """The folders of kept networks (`results.kept`)."""
         return self.root / "results"
+
+    @property
+    def seeds(self) -> Path:
+        """The table of the same networks trained with several seeds."""
+        return self.results / "seeds.json"
 
     def split(self, name: "Split") -> Path:
         return self.root / "data" / name

@@ -46,6 +46,23 @@ def test_the_results_table_states_what_the_files_state(project: Project, truths:
     assert table[3].startswith("| CTC | **100.00 %** (91.24 – 100.00) |")
 
 
+def test_the_luck_of_seeds_is_on_the_page_and_in_the_results_table(project: Project, truths: list[str]) -> None:
+    compare(project, truths, cnn=spoilt(truths, 8), ctc=truths)
+    before = page(project)
+    exact: dict[Kind, list[float]] = {"cnn": [0.8, 0.81, 0.82], "ctc": [1.0, 0.99, 0.98]}
+    runs = [
+        {"seed": seed, "kind": kind, "exact": value, "n": 40}
+        for kind in KINDS
+        for seed, value in enumerate(exact[kind], 7)
+    ]
+    files.write_json(project.seeds, {"base_seed": 7, "runs": runs})
+    compare(project, truths, cnn=spoilt(truths, 8), ctc=truths)
+    assert "Trained with 3 seeds" in page(project) and "Trained with" not in before
+    header, _, cnn, ctc = report.results_table(project).splitlines()
+    assert header.endswith("| trained on | over 3 seeds (mean ± standard deviation) |")
+    assert cnn.endswith("| 81.00 ± 1.00 % |") and ctc.endswith("| 99.00 ± 1.00 % |")
+
+
 class TestCompare:
     def test_metrics(self, project: Project, truths: list[str]) -> None:
         result = compare(project, truths, cnn=spoilt(truths, 8), ctc=spoilt(truths, 0))

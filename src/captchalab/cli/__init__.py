@@ -3,6 +3,6 @@
 from captchalab.cli.group import main
 
 # each defines its verbs on `main`, in the order in which --help lists them
-from captchalab.cli import chain, use, registered, search, workspace  # isort: skip
+from captchalab.cli import chain, use, registered, results, search, workspace  # isort: skip
 
-__all__ = ["chain", "main", "registered", "search", "use", "workspace"]
+__all__ = ["chain", "main", "registered", "results", "search", "use", "workspace"]

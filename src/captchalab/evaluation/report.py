@@ -20,7 +20,7 @@ from PIL import Image
 from captchalab import files
 from captchalab.data import dataset
 from captchalab.errors import UserError
-from captchalab.evaluation import metrics
+from captchalab.evaluation import metrics, seeds
 from captchalab.evaluation.analysis import align, parts
 from captchalab.evaluation.comparison import (
     NAMES,
@@ -105,6 +105,7 @@ def compare(captcha: CaptchaParams, images: int, project: Project) -> dict[str, 
         comparison=comparison,
         headline=headline(comparison["better"]),
         verdict=verdict(*counts),
+        luck=(runs := seeds.load(project.seeds, {"cnn": cnn.metrics, "ctc": ctc.metrics})) and seeds.verdict(runs),
         networks=[cnn, ctc],
         names=NAMES,
         captcha=captcha,
@@ -265,16 +266,20 @@ def _environment() -> Environment:
 
 
 def results_table(project: Project, kinds: Sequence[Kind] = KINDS) -> str:
-    """The README's table of results, in Markdown, from the files of reports/."""
+    """The README's table of results, in Markdown, from the files of reports/ and, where it is of them, seeds.json."""
     columns = [metric for metric in metrics.METRICS if metric.heading]
+    tested = {kind: files.read_json(project.report(kind) / "metrics.json") for kind in kinds}
+    runs = seeds.load(project.seeds, tested) if set(kinds) == set(KINDS) else []
+    exact = seeds.by_kind(runs)
     headings = ["network", *(metric.heading for metric in columns), "training", "trained on"]
+    headings += [f"over {len(exact['cnn'])} seeds (mean ± standard deviation)"] if runs else []
     rows = [headings, ["---"] * len(headings)]
-    for kind in kinds:
-        values = files.read_json(project.report(kind) / "metrics.json")
+    for kind, values in tested.items():
         timing = files.read_json(project.report(kind) / "timing.json")
         minutes = f"{timing['train_min']:.1f} + {timing['finetune_min']:.1f} min"
         cells = [_markdown(metric, values) for metric in columns]
-        rows.append([kind.upper(), *cells, minutes, timing["trained_on"]])
+        luck = [seeds.show(seeds.spread(exact[kind]))] if runs else []
+        rows.append([kind.upper(), *cells, minutes, timing["trained_on"], *luck])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows).replace("| --- ", "|---").replace("--- |", "---|")
 
 
