@@ -232,6 +232,27 @@ def test_a_second_clone_pulls_and_predicts_without_training(chain, tmp_path):
     assert "up to date" in dvc(second, "repro", "--allow-missing", "--dry").stdout
 
 
+def test_a_kept_network_is_fine_tuned_further(chain, tmp_path):
+    """In the place of stage 1: its whole curve counts, and training starts where it was."""
+    copy = tmp_path / "copy"
+    shutil.copytree(chain, copy, ignore=shutil.ignore_patterns(".dvc", "mlruns", "ctc"))
+    (copy / "reports" / "ctc").mkdir()
+    captchalab(copy, "keep", "small")
+    params_file = copy / "params.yaml"
+    params_file.write_text(
+        params_file.read_text().replace("start_from: {cnn: train", "start_from: {cnn: results/small")
+    )
+    captchalab(copy, "train", "cnn")
+    captchalab(copy, "finetune", "cnn")
+    kept, now = (
+        [read_history(folder / "models" / "cnn" / stage / "history.csv") for stage in STAGES]
+        for folder in (copy / "results" / "small", copy)
+    )
+    assert now[0][-1]["images_seen"] == sum(rows[-1]["images_seen"] for rows in kept)
+    best = max(row["val/exact"] for row in kept[1])
+    assert abs(now[1][0]["val/exact"] - best) < 0.15, "three small steps from it"
+
+
 # What a user does with the networks then; each step is a process of its own (`story`).
 
 
