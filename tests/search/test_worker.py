@@ -1,6 +1,5 @@
 """Real trials, tiny: what each ending leaves in Optuna and on disk, and what a kill does not change."""
 
-import json
 import multiprocessing
 import os
 import signal
@@ -19,6 +18,7 @@ from captchalab.project import Project
 from captchalab.search import rules, study, trial
 from captchalab.search.study import Options
 from captchalab.search.worker import Worker
+from captchalab.tracking.store import Store
 from captchalab.training.journal import Journal
 
 
@@ -146,7 +146,7 @@ def test_the_process_that_trains_imports_neither_mlflow_nor_optuna():
 
 LIMIT_S = 3000
 LONGER = """
-search: {images: 6400, reports: 8, heartbeat_s: 2, pruner: {startup_trials: 100}}
+search: {images: 6400, reports: 8, heartbeat_s: 8, pruner: {startup_trials: 100}}
 """
 
 
@@ -202,4 +202,11 @@ def test_ctrl_c_and_kill_9_cost_no_more_than_an_epoch(smoke_text, database, tmp_
     assert once_more.state == TrialState.COMPLETE and len(once_more.intermediate_values) == 8
     assert {t.user_attrs["fingerprint"] for t in (trials[0], again, once_more)} == {folder.name}
     assert not list(project.search.rglob("*.npz"))
-    assert json.dumps(found.user_attrs[study.MADE_OF])
+
+    client = Store.of(project).client()
+    [experiment] = [e for e in client.search_experiments() if e.name == "captcha-cnn"]
+    runs = client.search_runs([experiment.experiment_id])
+    status = {run.data.tags["trial"]: run.info.status for run in runs if "trial" in run.data.tags}
+    assert status["0"] == "FAILED" and status[str(again.number)] == "KILLED"
+    assert sorted(status.values()) == ["FAILED", "FINISHED", "FINISHED", "KILLED"]
+    assert not [run for run in runs if run.info.status == "RUNNING"]

@@ -100,10 +100,18 @@ class Worker:
                 return reason
             self.study.sampler = sampler(self.options, self.budget, seed_of(self.present, self.study))
             self.study.optimize(self._objective, n_trials=1, catch=(TrialFailed,))
+        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+            if not self._taken_over():
+                raise
         finally:
             self.gate.close()
             self._close_trial()
         return None
+
+    def _taken_over(self) -> bool:
+        """Whether another worker took this one for dead, and runs its trial again: a machine that slept, say."""
+        trials = self.study.get_trials(deepcopy=False)
+        return self.running is not None and self.running.number in rules.replaced(trials)
 
     def _wait_for_turn(self) -> str | None:
         """Hold the gate with a trial to run; or say why there is none. Trials that run elsewhere may yet fail."""
@@ -272,7 +280,7 @@ class Worker:
         ended, reason = trials[number], rules.reason(trials[number])
         score = ended.value if ended.state == TrialState.COMPLETE else None
         run.end(ended.state.name, reason, score, {k: v for k, v in ended.user_attrs.items() if k not in OWN})
-        if reason != rules.INTERRUPTED:
+        if number not in rules.replaced(trials):  # the one that runs it again resumes from there
             trial.clear(folder)
         best = rules.best(trials)
         if best and best.number == number and best.value is not None:
