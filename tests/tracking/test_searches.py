@@ -119,6 +119,18 @@ def test_the_parent_has_the_best_so_far_and_the_pictures(client, search, study, 
     assert [file.path for file in client.list_artifacts(parent.info.run_id, "plots")] == ["plots/history.png"]
 
 
+def test_the_trial_taken_into_params_yaml_is_tagged(client, elsewhere, search, study):
+    for number in (1, 2):
+        search.trial(number, VALUES).end("COMPLETE", "", 0.5, {})
+    search.end("FINISHED")
+    later = SearchRuns.open(elsewhere, study, "ctc", {"study_id": "1"})
+    later.applied(2)
+    later.end("FINISHED")
+    assert ["applied" in run.data.tags for run in runs_of(client, study)] == [False, True]
+    parent = the_only(runs_of(client, study, "search"))
+    assert (parent.data.tags["applied_trial"], parent.info.status) == ("2", "FINISHED")
+
+
 def test_a_search_that_goes_on_finds_its_parent_and_its_trials(client, elsewhere, search, study, tmp_path):
     train = journal(tmp_path / "train", [0.1])
     search.trial(0, VALUES).epochs(train)

@@ -70,9 +70,16 @@ def apply(kind: "Kind | None", name: str | None) -> None:
     project, params = open_project()
     from captchalab.reading.captcha import KINDS
     from captchalab.search import apply, study
+    from captchalab.tracking.searches import SearchRuns
 
     storage = study.open_storage(project, params.search.heartbeat_s)
-    for found in study.existing(storage, (kind,) if kind else KINDS, name):
+    studies = study.existing(storage, (kind,) if kind else KINDS, name)
+    for found in studies:
+        apply.best(found)  # refuses before anything is written
+    for found in studies:
         diff = apply.apply(project, found)
+        runs = SearchRuns.open(project, found.study_name, study.kind_of(found), {"study_id": study.id_of(found)})
+        runs.applied(apply.best(found).number)
+        runs.end("FINISHED")
         print(diff or f"params.yaml has the best trial of {found.study_name} already.", end="" if diff else "\n")
     print("`dvc repro` now trains it in full; `git checkout params.yaml` goes back.")

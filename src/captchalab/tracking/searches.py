@@ -102,6 +102,18 @@ class SearchRuns:
 
             self.outbox.add(write)
 
+    def applied(self, number: int) -> None:
+        """Tag a trial, and the parent, with the time at which its values were taken into params.yaml."""
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+
+        def write(client: Any) -> None:
+            trial = self._search(client, f"tags.`{PARENT}` = '{self.run_id}'", f"tags.trial = '{number}'")
+            client.log_batch(self.run_id, tags=_tags({"applied": at, "applied_trial": str(number)}))
+            for run in trial:
+                client.log_batch(run.info.run_id, tags=_tags({"applied": at}))
+
+        self.outbox.add(write)
+
     def end(self, status: str) -> None:
         """Close the parent.
 
