@@ -16,7 +16,7 @@ $(shell rm -f .venv/.ready .venv/.ready-gpu)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro repro-cnn repro-ctc test check lint seeds cost smoke ui search search-cnn search-ctc promote rollback serve pins clean
+.PHONY: help setup repro repro-cnn repro-ctc test check lint seeds cost smoke ui search search-cnn search-ctc dashboard promote rollback serve pins clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 19
@@ -53,7 +53,7 @@ cost: $(READY)  ## what accuracy costs, as curves; SIZES="30000 100000" also tra
 smoke: $(READY)  ## the whole chain on the captchas of params.yaml, tiny, in a temporary copy
 	$(BIN)/captchalab smoke
 
-ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000
+ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000: the runs, and the trials of searches
 	$(BIN)/captchalab ui
 
 search: $(READY)  ## search better parameters with Optuna, the CNN's, then CTC's; Ctrl-C ends it, again goes on
@@ -64,6 +64,9 @@ search-cnn: $(READY)  ## the CNN's alone
 
 search-ctc: $(READY)  ## CTC's alone
 	$(BIN)/captchalab search run --kind ctc
+
+dashboard: $(READY)  ## Optuna's pages on 127.0.0.1:8080: the studies
+	$(BIN)/captchalab dashboard
 
 promote: $(READY)  ## the workspace's better network becomes champion, if it beats the present one
 	$(BIN)/captchalab promote

@@ -1,5 +1,6 @@
-"""The workspace: profiles, the smoke run, and what MLflow knows of it."""
+"""The workspace: profiles, the smoke run, what MLflow knows of it, and the pages that show it."""
 
+import contextlib
 import os
 import sys
 
@@ -83,16 +84,34 @@ def relocate(dry_run: bool) -> None:
 def ui(port: int) -> None:
     """Open the runs in MLflow's own pages, on this machine only."""
     project, params = open_project()
-    from captchalab.tracking import ui
+    from captchalab.tracking import search_view, ui
     from captchalab.tracking.store import Store, needed
 
     require_free(port)
     store = Store.of(project)
     with needed(store):
         page = ui.page(store, params.tracking.experiment, port)
+        searches = search_view.searches(store, port)
+    for found in searches:
+        print(f"The trials of {found.study}: {found.page}")
     if store.is_server:
         print(f"The runs are on a server of their own: {page}")
         return
     print(f"The runs: {page} (Ctrl-C ends it)", flush=True)
     command, environment = ui.command(store, port)
     os.execvpe(command[0], command, environment)
+
+
+@main.command()
+@click.option("--port", default=8080, show_default=True, help="Port on 127.0.0.1.")
+def dashboard(port: int) -> None:
+    """Open the studies of searches in Optuna's own pages, on this machine only."""
+    project, params = open_project()
+    from captchalab.search import dashboard, study
+
+    require_free(port)
+    storage = study.open_storage(project, params.search.heartbeat_s)
+    page = dashboard.page(storage, port)
+    with dashboard.server(storage, port) as server, contextlib.suppress(KeyboardInterrupt):
+        print(f"The studies: {page} (Ctrl-C ends it)", flush=True)
+        server.serve_forever()
