@@ -1,10 +1,11 @@
 """Checks MLflow's pages in a headless Chromium, as a person who opens them sees them.
 
-    python tests/pages.py URL [--out FOLDER]
+    python tests/pages.py URL [--trials] [--out FOLDER]
 
 URL is what `captchalab ui` prints. The table of runs has to show the fine-tuned networks with all their columns as it
 opens, in a window of 1920 pixels, and the whole curves of two networks, both stages against the images seen, have to
-share a chart. FOLDER gets screenshots.
+share a chart. With --trials the URL is that of a search: its trials have to be rows at first sight, the best first, and
+the curves of all of them have to share a chart. FOLDER gets screenshots.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 
+from captchalab.tracking import search_view
 from captchalab.tracking.ui import COLUMNS
 from captchalab.tracking.views import X_AXIS
 
@@ -102,17 +104,42 @@ def check(url: str, out: Path | None = None) -> None:
         screenshot(driver, out, "mlflow-compare.png")
 
 
+def check_trials(url: str, out: Path | None = None) -> None:
+    """Assert that the page of a search shows its trials.
+
+    Args:
+        url: the page of the trials, as `captchalab ui` prints it.
+        out: where mlflow-trials.png and mlflow-trials-charts.png go.
+
+    Raises:
+        AssertionError: the page shows something else.
+        CannotCheckError: there is no browser, or nothing answers.
+    """
+    runs = stored(url, "tags.stage = 'trial'", "metrics.score DESC")
+    curves = {run: steps(url, run) for run in runs}
+    with browser() as driver:
+        driver.get(url)
+        patiently(lambda: trials(driver, runs))
+        patiently(lambda: description(driver, "score"))
+        screenshot(driver, out, "mlflow-trials.png")
+
+        mode(driver, "CHART")
+        patiently(lambda: one_chart(driver, {run: curve for run, curve in curves.items() if curve}, X_AXIS))
+        patiently(lambda: axes(driver, {X_AXIS, "seconds", "parameters"}))
+        screenshot(driver, out, "mlflow-trials-charts.png")
+
+
 def fine_tuned(url: str) -> dict[str, dict[str, str]]:
     """What the store has: {run id: {column: value}} of the fine-tuned networks, the twenty best of them."""
+    return stored(url, "tags.stage = 'finetune'", "metrics.`test/exact` DESC")
+
+
+def stored(url: str, chosen: str, order: str) -> dict[str, dict[str, str]]:
+    """{run id: {column: value}} of the first twenty runs that a filter chooses, in this order."""
     _, number = address(url)
-    wanted = {
-        "experiment_ids": [number],
-        "filter": "tags.stage = 'finetune'",
-        "order_by": ["metrics.`test/exact` DESC"],
-        "max_results": 20,
-    }
+    wanted = {"experiment_ids": [number], "filter": chosen, "order_by": [order], "max_results": 20}
     runs = ask(url, "runs/search", wanted).get("runs", [])
-    assert runs, f"The experiment {number} has no fine-tuned network."
+    assert runs, f"The experiment {number} has no run with {chosen}."
     return {
         run["info"]["run_id"]: {
             f"{group}.`{item['key']}`": str(item["value"])
@@ -182,10 +209,7 @@ def browser() -> Iterator[webdriver.Chrome]:
 
 def table(driver: webdriver.Chrome, runs: dict[str, dict[str, str]]) -> None:
     """Every run has a row, the best first, with its own value in every column, in our order and in sight."""
-    close_assistant(driver)
-    rows: dict[str, dict[str, str]] = {}
-    for run, column, text in driver.execute_script(CELLS):
-        rows.setdefault(run, {})[column] = text
+    rows = rows_in_sight(driver)
     for run, values in runs.items():
         assert run in rows, f"The run {run} has no row in sight."
         for column in COLUMNS:
@@ -194,20 +218,50 @@ def table(driver: webdriver.Chrome, runs: dict[str, dict[str, str]]) -> None:
                 value = "-"
             assert value, f"The run {run} has no {column}."
             assert shown is not None, f"{column} of the run {run} is not in sight."
-            same = float(shown) == float(value) if column.startswith("metrics") and shown != "-" else shown == value
-            assert same, f"{column} of the run {run} is shown as {shown!r}, and is {value!r}."
+            assert is_same(column, shown, value), f"{column} of the run {run} is shown as {shown!r}, and is {value!r}."
         order = [column for column in rows[run] if column in COLUMNS]
         assert order == list(COLUMNS), f"The columns are in another order: {order}."
     exact = [float(rows[run]["metrics.`test/exact`"]) for run in rows if run in runs]
     assert exact == sorted(exact, reverse=True), f"The best network is not the first: {exact}."
 
 
-def description(driver: webdriver.Chrome) -> None:
+def trials(driver: webdriver.Chrome, runs: dict[str, dict[str, str]]) -> None:
+    """Every trial has a row of its own, in the order of `runs`, with its values in sight, and "-" for none."""
+    rows = rows_in_sight(driver)
+    assert list(rows) == list(runs), f"The rows are {list(rows)}, and the trials, the best first, {list(runs)}."
+    for run, values in runs.items():
+        for column in [*search_view.COLUMNS, *(name for name in values if name.startswith("params"))]:
+            shown, value = rows[run].get(column), values.get(column, "-")
+            assert shown is not None, f"{column} of the run {run} is not in sight."
+            assert is_same(column, shown, value), f"{column} of the run {run} is shown as {shown!r}, and is {value!r}."
+
+
+def axes(driver: webdriver.Chrome, names: set[str]) -> None:
+    """There are charts with these x axes."""
+    found = {title for title, _ in driver.execute_script(CHARTS)}
+    assert names <= found, f"The charts have the x axes {found}, not {names}."
+
+
+def rows_in_sight(driver: webdriver.Chrome) -> dict[str, dict[str, str]]:
+    """{run id: {column: text}} of the table, in the order in which it is seen."""
+    close_assistant(driver)
+    rows: dict[str, dict[str, str]] = {}
+    for run, column, text in driver.execute_script(CELLS):
+        rows.setdefault(run, {})[column] = text
+    return rows
+
+
+def is_same(column: str, shown: str, value: str) -> bool:
+    numbers = column.startswith("metrics") and "-" not in (shown, value)
+    return float(shown) == float(value) if numbers else shown == value
+
+
+def description(driver: webdriver.Chrome, word: str = "test/exact") -> None:
     """What the columns mean is said above the table."""
     button = driver.find_elements(By.CSS_SELECTOR, "[data-testid=experiment-metadata-editor-edit-button]")
     assert button, "The experiment has no description."
     said = button[0].find_element(By.XPATH, "..").text
-    assert "test/exact" in said, f"The experiment's description does not speak of test/exact: {said!r}."
+    assert word in said, f"The experiment's description does not speak of {word}: {said!r}."
 
 
 def one_chart(
@@ -277,13 +331,14 @@ def patiently(action: Callable[[], Found]) -> Found:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Check MLflow's pages in a headless Chromium.")
     parser.add_argument("url", help="the page that `captchalab ui` prints")
+    parser.add_argument("--trials", action="store_true", help="it is the page of a search")
     parser.add_argument("--out", type=Path, help="a folder for screenshots")
     words = parser.parse_args()
     try:
-        check(words.url, words.out)
+        (check_trials if words.trials else check)(words.url, words.out)
     except (AssertionError, CannotCheckError) as error:
         sys.exit(str(error))
-    print("The table, the charts and the comparison show what they should.")
+    print("The pages show what they should.")
 
 
 if __name__ == "__main__":
