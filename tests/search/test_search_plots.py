@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from PIL import Image
 
 from captchalab.search import plots
-from captchalab.search.plots import Parameter
+from captchalab.search.scales import Parameter
 
 SPACE = {
     "width": CategoricalDistribution([0.5, 1.0]),

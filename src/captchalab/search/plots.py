@@ -1,19 +1,17 @@
 """Pictures of a study: each function draws one PNG, in the style of `evaluation.plots`.
 
-A trial that was pruned is drawn where it had come to. Exact match has a scale of its own: even steps of the
-logarithm of the error, so that 0, 90 and 99 % are all told apart from their neighbours.
+A trial that was pruned is drawn where it had come to. The same trials give the same bytes.
 """
 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
 import optuna
 from matplotlib.axes import Axes
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator
+from matplotlib.ticker import EngFormatter, MaxNLocator
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
@@ -35,54 +33,13 @@ from captchalab.evaluation.plots.style import (
 )
 from captchalab.reading.captcha import Kind
 from captchalab.search import rules
+from captchalab.search.scales import exact_axis, exact_ends, searched, shown_ticks, steps, value_axis
 from captchalab.tracking.searches import short_names
 
-TICKS = (0, 40, 60, 80, 90, 95, 98, 99, 99.5, 100)  # %
-LEAST_ERROR = 0.1  # %: 100 % lies as far above 99 % as 99 % above 90 %
 BEST_SHARE = 0.25  # of the trials, for the importance of a parameter
 FEWEST = 8  # complete trials: a quarter of them are two
 COLUMNS = 4  # of small panels
 LABEL_GAP_PT = 13  # between the numbers of two trials
-
-
-class Parameter(NamedTuple):
-    """What was searched: an axis of its values."""
-
-    key: str
-    label: str  # in two lines where it has a stage in front
-    distribution: Any
-
-    @property
-    def choices(self) -> tuple[Any, ...]:
-        return getattr(self.distribution, "choices", ())
-
-    @property
-    def is_log(self) -> bool:
-        return getattr(self.distribution, "log", False)
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        d = self.distribution
-        return (0, max(1, len(self.choices) - 1)) if self.choices else (d.low, d.high)
-
-    def at(self, value: Any) -> float:
-        """A value's place; that of a choice is its index."""
-        return self.choices.index(value) if self.choices else float(value)
-
-    def share(self, at: float) -> float:
-        """How far along the axis a place is, from 0 to 1."""
-        low, high, here = (math.log(x) if self.is_log else x for x in (*self.ends, at))
-        return (here - low) / (high - low)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """A few places and what is written there: all choices, all of few whole numbers, or ends and decades."""
-        low, high = self.ends
-        if self.choices:
-            return [(i, _short(choice)) for i, choice in enumerate(self.choices)]
-        if isinstance(self.distribution, optuna.distributions.IntDistribution) and high - low <= 6:
-            return [(i, str(i)) for i in range(int(low), int(high) + 1)]
-        between = [10.0**e for e in range(-9, 9)] if self.is_log else [(low + high) / 2]
-        return [(x, _compact(x)) for x in (low, *(x for x in between if 0.15 < self.share(x) < 0.85), high)]
 
 
 def draw(study: optuna.Study, kind: Kind, folder: Path) -> list[str]:
@@ -114,7 +71,7 @@ def history(trials: Sequence[FrozenTrial], kind: Kind, path: Path) -> None:
     figure = new_figure(WIDTH_IN, 3.2, f"{kind}: {len(trials)} trials")
     axes = figure.subplots()
     style(axes, "score: exact match on valid, %", "trial")
-    _exact_axis(axes, [_score(trial) for trial in ran])
+    exact_axis(axes, [_score(trial) for trial in ran])
     _marks(axes, ran, lambda trial: trial.number, kind)
     good = [trial for trial in ran if rules.feasible(trial)]
     best = list(accumulate(map(_score, good), max))
@@ -161,21 +118,21 @@ def importance(study: optuna.Study, kind: Kind, path: Path) -> None:
 
 def parallel(trials: Sequence[FrozenTrial], kind: Kind, path: Path) -> None:
     """Each complete trial as a line through its values to its score; the best in black."""
-    complete, parameters = _complete(trials), _parameters(trials)
+    complete, parameters = _complete(trials), searched(trials)
     figure = new_figure(WIDTH_IN, 3.4, f"{kind}: {len(complete)} complete trials; the best is black")
     axes = figure.subplots()
     axes.axis("off")
-    low, high = _exact_ends([_score(trial) for trial in trials])
-    last, bottom, top = len(parameters), _steps(low), _steps(high)
+    low, high = exact_ends([_score(trial) for trial in trials])
+    last, bottom, top = len(parameters), steps(low), steps(high)
     for x, parameter in enumerate(parameters):
         _upright(axes, x, parameter.label, [(parameter.share(at), words) for at, words in parameter.ticks()])
-    ticks = [(float((_steps(tick) - bottom) / (top - bottom)), f"{tick:g} %") for tick in _shown(low, high)]
+    ticks = [(float((steps(tick) - bottom) / (top - bottom)), f"{tick:g} %") for tick in shown_ticks(low, high)]
     _upright(axes, last, "score", ticks, on_the_right=True)
     best = rules.best(trials)
     colours = shades(COLOURS[kind])
     for trial in sorted(complete, key=lambda one: (one is best, _score(one))):  # the best is drawn last
         has = [(x, p) for x, p in enumerate(parameters) if p.key in trial.params]
-        score = float((_steps(_score(trial)) - bottom) / (top - bottom))
+        score = float((steps(_score(trial)) - bottom) / (top - bottom))
         y = [*(p.share(p.at(trial.params[p.key])) for _, p in has), score]
         colour, width = (INK, 1.6) if trial is best else (colours(0.2 + 0.8 * score), 0.9)
         axes.plot([*(x for x, _ in has), last], y, color=colour, linewidth=width)
@@ -185,7 +142,7 @@ def parallel(trials: Sequence[FrozenTrial], kind: Kind, path: Path) -> None:
 
 def slices(trials: Sequence[FrozenTrial], kind: Kind, path: Path) -> None:
     """Score against each parameter, alone; later trials are darker, where TPE has gone."""
-    parameters = _parameters(trials)
+    parameters = searched(trials)
     rows = -(-len(parameters) // COLUMNS)
     figure = new_figure(WIDTH_IN, 0.6 + 1.75 * rows, f"{kind}: exact match on valid, %; later trials are darker")
     panels = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).flat
@@ -198,8 +155,8 @@ def slices(trials: Sequence[FrozenTrial], kind: Kind, path: Path) -> None:
             colour = shade(0.25 + 0.75 * trial.number / latest)
             look: dict[str, Any] = {"marker": "x", "linewidths": 0.7} if pruned else {"marker": "o", "linewidths": 0}
             axes.scatter(parameter.at(trial.params[parameter.key]), _score(trial), s=14, color=colour, **look)
-        _value_axis(axes, parameter)
-    _exact_axis(figure.axes[0], [_score(trial) for trial in trials])
+        value_axis(axes, parameter)
+    exact_axis(figure.axes[0], [_score(trial) for trial in trials])
     for axes in figure.axes[len(parameters) :]:
         axes.set_visible(False)
     save(figure, path)
@@ -213,7 +170,7 @@ def intermediate(trials: Sequence[FrozenTrial], kind: Kind, path: Path) -> None:
     style(axes, "best exact match on valid so far, %", "images seen")
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     curves = {trial.number: sorted(trial.intermediate_values.items()) for trial in reported}
-    _exact_axis(axes, [100 * y for curve in curves.values() for _, y in curve])
+    exact_axis(axes, [100 * y for curve in curves.values() for _, y in curve])
     best = rules.best(trials)
     labels: set[str] = set()
     for trial in sorted(reported, key=lambda one: (one is best, one.state == TrialState.COMPLETE, one.number)):
@@ -238,7 +195,7 @@ def pareto(trials: Sequence[FrozenTrial], kind: Kind, path: Path) -> None:
         WIDTH_IN, 3.3, f"{kind}: what accuracy costs; numbers are those of trials, 0 the present params"
     )
     panels = figure.subplots(1, 2, sharey=True)
-    _exact_axis(panels[0], [_score(trial) for trial in _complete(trials)])
+    exact_axis(panels[0], [_score(trial) for trial in _complete(trials)])
     for axes, key, label in zip(panels, ("seconds", "parameters"), ("seconds of training", "parameters"), strict=True):
         known = [trial for trial in _complete(trials) if isinstance(trial.user_attrs.get(key), int | float)]
         style(axes, "exact match on valid, %" if axes is panels[0] else "", label)
@@ -284,58 +241,6 @@ def _score(trial: FrozenTrial) -> float:
     return 100 * float(reached)
 
 
-def _parameters(trials: Sequence[FrozenTrial]) -> list[Parameter]:
-    """All that was searched, in the order of the space."""
-    found = {key: distribution for trial in trials for key, distribution in trial.distributions.items()}
-    names = short_names(found)
-    return [Parameter(key, names[key].replace(".", "\n", 1), distribution) for key, distribution in found.items()]
-
-
-def _steps(exact: Any) -> Any:
-    """Exact match in percent on the scale of its error's logarithm."""
-    return -np.log10(np.maximum(100 - np.asarray(exact, float), 0) + LEAST_ERROR)
-
-
-def _unsteps(steps: Any) -> Any:
-    return 100 + LEAST_ERROR - 10 ** -np.asarray(steps, float)
-
-
-def _exact_ends(scores: Sequence[float]) -> tuple[float, float]:
-    """Where an axis of these begins and ends: at ticks, with one at least in between."""
-    low, high = min(scores, default=0), max(scores, default=100)
-    below = [i for i, tick in enumerate(TICKS[:-2]) if tick <= low]
-    above = [i for i, tick in enumerate(TICKS) if tick >= high]
-    return TICKS[below[-1]], TICKS[max(above[0], below[-1] + 2)]
-
-
-def _shown(low: float, high: float) -> list[float]:
-    return [tick for tick in TICKS if low <= tick <= high]
-
-
-def _exact_axis(axes: Axes, scores: Sequence[float]) -> None:
-    low, high = _exact_ends(scores)
-    axes.set_yscale("function", functions=(_steps, _unsteps))
-    axes.set_yticks(_shown(low, high), [f"{tick:g}" for tick in _shown(low, high)])
-    axes.minorticks_off()
-    room = 0.04 * float(_steps(high) - _steps(low))
-    axes.set_ylim(float(_unsteps(_steps(low) - room)), float(_unsteps(_steps(high) + room)))
-
-
-def _value_axis(axes: Axes, parameter: Parameter) -> None:
-    low, high = parameter.ends
-    if parameter.is_log:
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _compact(x)))
-        axes.minorticks_off()
-        room = (high / low) ** 0.06
-        axes.set_xlim(low / room, high * room)
-    else:
-        axes.set_xticks(*zip(*parameter.ticks(), strict=True), parse_math=False)
-        room = 0.12 * (high - low)
-        axes.set_xlim(low - room, high + room)
-
-
 def _marks(axes: Axes, trials: Iterable[FrozenTrial], x: Callable[[FrozenTrial], float], kind: Kind) -> None:
     """A mark per trial at its score, by how it ended."""
     looks: dict[str, dict[str, Any]] = {
@@ -373,16 +278,3 @@ def _upright(axes: Axes, x: float, name: str, ticks: Iterable[tuple[float, str]]
         box = {"facecolor": "white", "alpha": 0.75, "linewidth": 0, "pad": 0.6}
         beside, side = (x + 0.06, "left") if on_the_right else (x - 0.04, "right")
         text(axes, beside, y, words, color=MUTED, fontsize=SMALL - 1, bbox=box, zorder=3, ha=side)
-
-
-def _compact(x: float) -> str:
-    """3e-4 for 0.0003; what is neither small nor large as it is."""
-    if x and not 0.01 <= abs(x) < 1e5:
-        mantissa, exponent = f"{x:.1e}".split("e")
-        return f"{float(mantissa):g}e{int(exponent)}"
-    return f"{x:g}"
-
-
-def _short(choice: Any) -> str:
-    words = _compact(choice) if isinstance(choice, int | float) and not isinstance(choice, bool) else str(choice)
-    return words if len(words) <= 12 else f"{words[:11]}…"
