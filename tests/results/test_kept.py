@@ -54,6 +54,15 @@ def test_a_folder_has_all_that_is_said_of_a_network(chain):
     assert "captchas of 1 characters out of 'AB' (2), 32 x 32 px, grey" in card
 
 
+def test_one_kind_is_kept_where_one_is_named(chain):
+    keep("best", "--kind", "ctc")
+    assert list(files.read_json(chain.results / "best" / "about.json")["networks"]) == ["ctc"]
+    done = run("keep", "other", "--kind", "cnn")
+    assert done.exit_code == 1
+    assert "holds no tested network (cnn) to keep: run `dvc repro` first." in done.stderr
+    assert not (chain.results / "other").exists()
+
+
 def test_a_fresh_clone_reads_with_it_at_once_and_says_so(chain, clone):
     keep("best")
     clone()

@@ -1,20 +1,27 @@
 """What git keeps: networks, and what is known of several trainings."""
 
+from typing import TYPE_CHECKING
+
 import click
 
-from captchalab.cli.group import main, open_project
+from captchalab.cli.group import KIND, main, open_project
+
+if TYPE_CHECKING:
+    from captchalab.reading.captcha import Kind
 
 
 @main.command()
 @click.argument("name")
+@click.option("--kind", type=KIND, help="One network, instead of both.")
 @click.option("--force", is_flag=True, help="Replace results/NAME.")
-def keep(name: str, force: bool) -> None:
+def keep(name: str, kind: "Kind | None", force: bool) -> None:
     """Keep the finished networks, with journals and reports, in results/NAME, for git."""
     project, _ = open_project()
+    from captchalab.reading.captcha import KINDS
     from captchalab.results import keep
     from captchalab.tracking.store import Store
 
-    written = keep.keep(project, name, Store.of(project), force)
+    written = keep.keep(project, name, Store.of(project), force, (kind,) if kind else KINDS)
     size = sum(path.stat().st_size for path in written.folder.rglob("*") if path.is_file())
     networks = ", ".join(str(network) for network in written.networks)
     print(f"keep: {networks}; {size / 1e6:.1f} MB in {written.folder}, to commit")
