@@ -38,7 +38,7 @@ def test_the_reports_meet_what_is_promised(committed):
     for kind in params.KINDS:
         metrics = files.read_json(committed.report(kind) / "metrics.json")
         assert metrics["n"] == 10_000
-        assert metrics["exact"] >= 0.94
+        assert metrics["exact"] >= {"cnn": 0.965, "ctc": 0.98}[kind]
 
 
 def test_every_link_and_image_of_the_readme_exists(committed, readme):
