@@ -4,13 +4,16 @@ A study holds the trials of one kind of network. What makes its trials comparabl
 it when it is made, and compared whenever it is opened.
 """
 
+import contextlib
 import json
 import os
 import uuid
 import warnings
+from collections.abc import Iterator
 from typing import Any, Literal, NamedTuple
 
 import optuna
+import sqlalchemy
 from optuna.storages import RDBStorage, RetryHeartbeatStaleTrialCallback
 
 from captchalab.errors import UserError
@@ -175,6 +178,21 @@ def id_of(study: optuna.Study) -> str:
     """What tells a study from an older one of its name, in a database that was removed."""
     found: str = study.user_attrs["id"]
     return found
+
+
+@contextlib.contextmanager
+def held(storage: RDBStorage, study_id: str) -> Iterator[None]:
+    """Hold a study in PostgreSQL for one worker of all hosts, as a lock file does for those of one host."""
+    if storage.engine.dialect.name != "postgresql":
+        yield
+        return
+    key = {"study": study_id}
+    with storage.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sqlalchemy.text("SELECT pg_advisory_lock(hashtextextended(:study, 0))"), key)
+        try:
+            yield
+        finally:
+            connection.execute(sqlalchemy.text("SELECT pg_advisory_unlock(hashtextextended(:study, 0))"), key)
 
 
 def sampler(options: Options, budget: SearchParams, seed: int) -> optuna.samplers.BaseSampler:

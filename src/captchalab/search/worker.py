@@ -6,6 +6,7 @@ Any number of workers share a study: on one machine (`search.run`) or on many (`
 
 import contextlib
 import signal
+import socket
 import time
 import warnings
 from datetime import datetime
@@ -25,6 +26,7 @@ from captchalab.search import data, rules, trial
 from captchalab.search.space import Space, name_of
 from captchalab.search.study import (
     Options,
+    held,
     id_of,
     open_storage,
     open_study,
@@ -60,16 +62,20 @@ class Worker:
 
     Args:
         workers: how many there are, for the time left.
+        node: where this one runs, for its trials' attribute of that name; None: this machine's name.
 
     Raises:
         UserError: the space cannot be, the storage cannot be reached, or the study was made with other things.
     """
 
-    def __init__(self, project: Project, present: Params, options: Options, workers: int = 1) -> None:
+    def __init__(
+        self, project: Project, present: Params, options: Options, workers: int = 1, node: str | None = None
+    ) -> None:
         self.project, self.present, self.options, self.workers = project, present, options, workers
+        self.node = node or socket.gethostname()
         self.budget = present.search
         self.space = Space.of(present, options.kind)
-        storage = open_storage(project, self.budget.heartbeat_s)
+        self.storage = storage = open_storage(project, self.budget.heartbeat_s)
         refuse_other(storage, options.study, self.space)
         self.splits = data.prepare(project, present)
         self.study = open_study(storage, options.study, self.space, data.digests(self.splits))
@@ -118,6 +124,7 @@ class Worker:
         told = False
         while True:
             self.gate.enter_context(locked(self.folder.with_suffix(".lock"), f"study {self.options.study}"))
+            self.gate.enter_context(held(self.storage, id_of(self.study)))
             self._fail_stale()
             trials = self.study.get_trials(deepcopy=False)
             if why := rules.failing(trials, self.budget, self.began):
@@ -151,6 +158,7 @@ class Worker:
         values = self.space.suggest(running)
         running.set_user_attr("values", values)
         self.gate.close()
+        running.set_user_attr("node", self.node)
         trials = self.study.get_trials(deepcopy=False)
         self.runs.close_stale([t.number for t in trials if t.state == TrialState.RUNNING], rules.DEAD)
         run = self.runs.trial(running.number, values, rules.retry_of(trials[running.number]))
