@@ -1,9 +1,10 @@
 # One verb per target; `make` alone lists them. Every target sets up .venv by itself when it must.
 PYTHON ?= python3
 GPU ?=
+RAY ?=
 BIN := .venv/bin
-PINS := $(if $(GPU),requirements-gpu.txt,requirements.txt)
-READY := .venv/.ready$(if $(GPU),-gpu)
+PINS := $(if $(GPU),requirements-gpu.txt,requirements.txt) $(if $(RAY),requirements-ray.txt)
+READY := .venv/.ready$(if $(GPU),-gpu)$(if $(RAY),-ray)
 UPGRADE ?=
 N ?= 3
 SIZES ?=
@@ -12,7 +13,7 @@ UV := 0.13.9
 # an environment names its own folder in every script: one that has been moved is recreated
 MOVED := $(filter-out $(CURDIR),$(shell cat .venv/.ready 2>/dev/null))
 ifneq ($(MOVED),)
-$(shell rm -f .venv/.ready .venv/.ready-gpu)
+$(shell rm -f .venv/.ready*)
 endif
 
 .DEFAULT_GOAL := help
@@ -21,7 +22,7 @@ endif
 help:  ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 19
 
-setup: $(READY)  ## create .venv with everything the project needs; GPU=1 brings CUDA
+setup: $(READY)  ## create .venv with everything the project needs; GPU=1 brings CUDA, RAY=1 brings Ray
 
 # the two networks side by side, a thread each; -s because DVC locks what it looks at on its way up the chain
 repro: $(READY)  ## the whole experiment: draw, train, fine-tune, export, test, compare (dvc repro)
@@ -82,17 +83,19 @@ pins: $(READY)  ## resolve pyproject.toml into the requirements files; UPGRADE=1
 		--custom-compile-command "make pins" pyproject.toml -o requirements.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --extra dev --extra gpu \
 		--custom-compile-command "make pins" -c requirements.txt pyproject.toml -o requirements-gpu.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --python-version 3.11 --extra dev --extra ray \
+		--custom-compile-command "make pins" -c requirements.txt pyproject.toml -o requirements-ray.txt
 
 clean:  ## remove .venv, checkpoints and caches; data, models and runs stay
 	rm -rf .venv .checkpoints .mypy_cache .pytest_cache .ruff_cache
 
-$(READY): requirements.txt requirements-gpu.txt pyproject.toml
+$(READY): requirements.txt requirements-gpu.txt requirements-ray.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 		f"captchalab needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(if $(MOVED),--clear) .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV)
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --require-hashes -r $(PINS)
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --require-hashes $(addprefix -r ,$(PINS))
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
-	@pwd | tee $(if $(GPU),.venv/.ready) > $@
+	@pwd | tee $(if $(GPU)$(RAY),.venv/.ready) > $@

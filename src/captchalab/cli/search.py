@@ -26,6 +26,12 @@ def search() -> None:
 @click.option("--timeout", type=click.FloatRange(1), help="Seconds after which no trial starts.")
 @click.option("--sampler", default="tpe", show_default=True, type=click.Choice(["tpe", "random"]))
 @click.option("--pruning/--no-pruning", default=True, show_default=True, help="End trials that are behind.")
+@click.option(
+    "--engine", default="local", show_default=True, type=click.Choice(["local", "ray"]), help="Who starts them."
+)
+@click.option("--address", metavar="HOST:PORT", help="Head of the Ray cluster, for --engine ray.")
+@click.option("--cpus-per-worker", "cpus", type=click.IntRange(1), help="Cores of a worker on Ray; 1 if not given.")
+@click.option("--gpus-per-worker", "gpus", type=click.FloatRange(0), help="GPUs of a worker on Ray; 0 if not given.")
 def run(
     kind: "Kind | None",
     trials: int | None,
@@ -34,20 +40,33 @@ def run(
     timeout: float | None,
     sampler: "Sampler",
     pruning: bool,
+    engine: str,
+    address: str | None,
+    cpus: int | None,
+    gpus: float | None,
 ) -> None:
     """Run trials, go on where a search was stopped; Ctrl-C ends it."""
     from captchalab.reading.captcha import KINDS
 
     if name and not kind:
         raise UserError(f"A study has one kind: give --kind cnn or --kind ctc beside --study {name}.")
+    if engine == "ray" and not address:
+        raise UserError("--engine ray needs the cluster: give --address HOST:PORT of its head.")
+    if engine == "local" and (address or cpus or gpus):
+        raise UserError("--address, --cpus-per-worker and --gpus-per-worker place workers on Ray: add --engine ray.")
     project, params = open_project()
     from captchalab.search import run, study
 
+    cluster = None
+    if address:
+        from captchalab.search import ray_engine
+
+        cluster = ray_engine.engine(project, ray_engine.Placement(address, cpus or 1, gpus or 0), workers)
     for one in (kind,) if kind else KINDS:
         options = study.Options(
             one, name or study.default_name(one), trials or params.search.trials, timeout, sampler, pruning
         )
-        if not run.run(project, params, options, workers):
+        if not run.run(project, params, options, workers, cluster):
             sys.exit(130)
 
 

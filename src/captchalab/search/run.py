@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
@@ -19,11 +20,15 @@ from captchalab.search import rules
 from captchalab.search.study import Options
 from captchalab.search.worker import Worker
 
+Engine = Callable[[Params, Options], str]  # runs workers somewhere until a study ends, and says why it does
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 
 
-def run(project: Project, present: Params, options: Options, workers: int = 1) -> bool:
+def run(project: Project, present: Params, options: Options, workers: int = 1, engine: Engine | None = None) -> bool:
     """Search until the study ends by a rule, and print a summary; False where Ctrl-C ended it.
+
+    Args:
+        engine: runs the workers elsewhere than on this machine.
 
     Raises:
         UserError: see `Worker`; or several trials in a row have failed.
@@ -38,7 +43,10 @@ def run(project: Project, present: Params, options: Options, workers: int = 1) -
         flush=True,
     )
     try:
-        reason = worker.work() if workers == 1 else _in_processes(project, options, workers)
+        if engine:
+            reason = engine(present, options)
+        else:
+            reason = worker.work() if workers == 1 else _in_processes(project, options, workers)
     except KeyboardInterrupt:
         reason, to_the_end, status = "stopped with Ctrl-C; the same command goes on", False, "KILLED"
     except BaseException:
