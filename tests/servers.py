@@ -1,4 +1,4 @@
-"""Real servers for tests, PostgreSQL and MLflow's: on free ports of 127.0.0.1, each ending with its block.
+"""Real servers for tests, PostgreSQL, MLflow's and Ray's: on free ports of 127.0.0.1, each ending with its block.
 
 `setpriv --pdeathsig` ends them also where pytest itself is killed.
 """
@@ -14,15 +14,17 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import psutil
 import pytest
 
 START_S = 300.0  # some twenty times what the slowest takes on a quiet machine
 STOP_S = 60.0
+RAY_ATTEMPTS = 5
 PASSWORD = "s3cr%20et"  # of every database here, so that each test sees whether it is shown somewhere
 
 
@@ -75,8 +77,65 @@ def mlflow_server(folder: Path, backend_store_uri: str) -> Iterator[str]:
         yield address
 
 
+class RayNode(NamedTuple):
+    id: str
+    raylet: int  # process id
+
+    def kill(self) -> None:
+        """As a machine that loses its power, for all that Ray knows."""
+        os.kill(self.raylet, signal.SIGKILL)
+
+
+class RayCluster(NamedTuple):
+    address: str
+    nodes: list[RayNode]  # the head first
+
+
 @contextmanager
-def running(command: list[Any], log: Path, ready: Callable[[], object], **how: Any) -> Iterator[None]:
+def ray_cluster(folder: Path, cwd: Path, nodes: int = 2) -> Iterator[RayCluster]:
+    """Nodes of one core each, all on this machine; a test is skipped where Ray is not installed."""
+    pytest.importorskip("ray", reason="no Ray here: `make setup RAY=1`")
+    address = f"127.0.0.1:{free_port()}"
+    # sockets need a short path, and 64 MB of /dev/shm are all that a container has
+    with tempfile.TemporaryDirectory(prefix="ray-") as temporary, ExitStack() as started:
+        found = [_ray_node(started, address, i, folder / f"node-{i}.log", temporary, cwd) for i in range(nodes)]
+        yield RayCluster(address, found)
+
+
+def _ray_node(started: ExitStack, address: str, number: int, log: Path, temporary: str, cwd: Path) -> RayNode:
+    first = ["--head", "--port", address.partition(":")[2], "--include-dashboard", "false", "--temp-dir", temporary]
+    command = [
+        *("setpriv", "--pdeathsig", "INT", Path(sys.executable).parent / "ray", "start", "--block"),
+        *(first if number == 0 else ["--address", address]),
+        *("--num-cpus", 1, "--num-gpus", 0, "--object-store-memory", 80_000_000, "--plasma-directory", temporary),
+        *("--min-worker-port", 0, "--max-worker-port", 0, "--dashboard-agent-listen-port", 0, "--disable-usage-stats"),
+    ]
+    environment = {
+        "RAY_worker_niceness": "0",
+        "RAY_worker_register_timeout_seconds": "600",
+        "RAY_memory_monitor_refresh_ms": "0",  # what else fills this machine's memory is not the cluster's business
+    }
+    for attempt in range(RAY_ATTEMPTS):  # Ray gives a helper of its own 15 s to start, however busy the machine is
+        try:
+            ready = partial(_assert_started, log)
+            ray = started.enter_context(running(command, log, ready, cwd=cwd, env={**os.environ, **environment}))
+            break
+        except pytest.fail.Exception:
+            if attempt == RAY_ATTEMPTS - 1:
+                raise
+    [raylet] = [child for child in psutil.Process(ray.pid).children() if child.name() == "raylet"]
+    [node_id] = [word.partition("=")[2] for word in raylet.cmdline() if word.startswith("--node_id=")]
+    return RayNode(node_id, raylet.pid)
+
+
+def _assert_started(log: Path) -> None:
+    assert "Ray runtime started" in log.read_text()
+
+
+@contextmanager
+def running(
+    command: list[Any], log: Path, ready: Callable[[], object], **how: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process and all that it starts, from when it is ready to the end of the block."""
     with log.open("w") as output:
         process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output, start_new_session=True, **how)
@@ -86,7 +145,7 @@ def running(command: list[Any], log: Path, ready: Callable[[], object], **how: A
             if process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"{' '.join(process.args)} does not start:\n{log.read_text()[-3000:]}")
             time.sleep(0.1)
-        yield
+        yield process
     finally:
         process.send_signal(signal.SIGINT)
         with suppress(subprocess.TimeoutExpired):
