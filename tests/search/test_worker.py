@@ -153,8 +153,10 @@ search: {images: 6400, reports: 8, heartbeat_s: 8, pruner: {startup_trials: 100}
 def begin(project: Project, *words: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "captchalab.cli", "search", "run", "--kind", "cnn", *map(str, words)]
     environment = {key: value for key, value in os.environ.items() if key != "OPTUNA_STORAGE"}
+    # a shell's background job ignores Ctrl-C, and so would what it starts
+    heard = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    return subprocess.Popen(command, cwd=project.root, env=environment, start_new_session=True, **streams)
+    return subprocess.Popen(command, cwd=project.root, env=environment, **heard, **streams)
 
 
 def wait_for_epoch(project: Project, number: int, process: subprocess.Popen) -> Path:
