@@ -60,7 +60,7 @@ def view(names: list[str]) -> View:
         best="score",
         # some 6 pixels a letter, and room for the mark of the order
         columns={**COLUMNS, **{f"params.`{name}`": max(76, 6 * len(name) + 24) for name in names}, **REASON},
-        title="Trials: validation against images seen, and what the score costs",
+        title="Trials, and what their score costs",
         charts=[line("val/exact"), scatter("seconds", "score"), scatter("parameters", "score"), parallel],
         more={"runsHiddenMode": "SHOW_ALL"},  # in charts; MLflow's own choice are the first ten
     )
