@@ -21,7 +21,14 @@ from captchalab import params, yaml
 from captchalab.project import Project
 
 ROOT = Path(__file__).parents[1]
-LONGEST = ("test_pipeline.py", "test_smoke.py", "test_fit.py", "test_backend.py", "test_registry.py")
+LONGEST = (
+    "test_pipeline.py",
+    "test_many_machines.py",
+    "test_smoke.py",
+    "test_fit.py",
+    "test_backend.py",
+    "test_registry.py",
+)
 
 
 @pytest.fixture(scope="session")
