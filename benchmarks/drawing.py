@@ -95,20 +95,23 @@ def check(images: int) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--check", type=int, metavar="N", help="compare N images of each kind")
-    if images := parser.parse_args().check:
-        sys.exit(1 if check(images) else 0)
+    parser.add_argument("--quick", action="store_true", help="one round")
+    options = parser.parse_args()
+    if options.check:
+        sys.exit(1 if check(options.check) else 0)
+    rounds = 1 if options.quick else ROUNDS
     cores = os.cpu_count() or 1
     rendering.prepare(CAPTCHA)
     print(
         f"captcha {version('captcha')}, pillow {version('pillow')}, numba {version('numba')}, Python "
         f"{platform.python_version()}; {processor()}, {cores} cores, load {os.getloadavg()[0]:.1f}\n"
         f"{CAPTCHA.width_px} x {CAPTCHA.height_px} px, grey, {CAPTCHA.length} of {len(UPPER)} characters; images/s, "
-        f"median of {ROUNDS} rounds of {IMAGES:,} per core (least, most)"
+        f"median of {rounds} rounds of {IMAGES:,} per core (least, most)"
     )
     for workers in sorted({1, cores}):
         cores_used = f"{workers} core{'s' * (workers > 1)}"
         speeds: dict[str, list[float]] = {"captcha": [], "captchalab": []}
-        for turn in range(-1, ROUNDS):  # the first one warms up
+        for turn in range(-1, rounds):  # the first one warms up
             for name, draw in (("captcha", draw_theirs), ("captchalab", draw_ours)):
                 speed = images_per_s(draw, workers)
                 speeds[name] += [speed] if turn >= 0 else []
