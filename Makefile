@@ -17,7 +17,7 @@ $(shell rm -f .venv/.ready*)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro repro-cnn repro-ctc test check lint seeds cost smoke ui search search-cnn search-ctc dashboard promote rollback serve pins clean
+.PHONY: help setup repro repro-cnn repro-ctc test check lint seeds cost smoke bench bench-quick ui search search-cnn search-ctc dashboard promote rollback serve pins clean
 
 help:  ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*##/  make \1\t/p' Makefile | expand -t 19
@@ -53,6 +53,12 @@ cost: $(READY)  ## what accuracy costs, as curves; SIZES="30000 100000" also tra
 
 smoke: $(READY)  ## the whole chain on the captchas of params.yaml, tiny, in a temporary copy
 	$(BIN)/captchalab smoke
+
+bench: $(READY)  ## speed and cost, each against its baseline, to benchmarks/results; after make repro, on quiet cores
+	$(BIN)/python benchmarks/everything.py
+
+bench-quick: $(READY)  ## the same at small sizes in under three minutes; writes nothing
+	$(BIN)/python benchmarks/everything.py --quick
 
 ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000: the runs, and the trials of searches
 	$(BIN)/captchalab ui
