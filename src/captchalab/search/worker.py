@@ -22,7 +22,7 @@ from captchalab.errors import UserError
 from captchalab.params import Params
 from captchalab.processes import locked
 from captchalab.project import Project
-from captchalab.search import data, rules, trial
+from captchalab.search import alive, data, rules, trial
 from captchalab.search.space import Space, name_of
 from captchalab.search.study import (
     Options,
@@ -39,7 +39,7 @@ from captchalab.search.study import (
 from captchalab.tracking import origin
 from captchalab.tracking.searches import SearchRuns, TrialRun
 
-OWN = ("reason", "values")  # user attributes of a trial that its MLflow run has in other places
+OWN = ("reason", "values", alive.WORKER)  # user attributes of a trial that its MLflow run does without
 WAIT_S = 2.0  # between two looks at trials that run elsewhere
 START_S = 300.0  # that a trial's process may take on a busy machine until its first epoch begins
 MOMENT_S, END_S = 1.0, 30.0  # that it may take to end by itself, and once it is killed
@@ -147,6 +147,7 @@ class Worker:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(self.study)
+        alive.fail_ended(self.study)
 
     def _timed_out(self) -> str | None:
         limit = self.options.timeout_s
@@ -157,6 +158,7 @@ class Worker:
     def _objective(self, running: optuna.Trial) -> float:
         values = self.space.suggest(running)
         running.set_user_attr("values", values)
+        running.set_user_attr(alive.WORKER, alive.me())
         self.gate.close()
         running.set_user_attr("node", self.node)
         trials = self.study.get_trials(deepcopy=False)
