@@ -172,32 +172,39 @@ def _smooth(canvas, image):
     """
     W, H = canvas.shape
     C = image.shape[2]
-    sums, shown = np.empty((4, H), np.uint32), np.empty((C, W, H), np.uint8)
-    three_rb, three_g, nine_rb, nine_g = sums[0], sums[1], sums[2], sums[3]
+    shown = np.empty((C, W, H), np.uint8)
+    three_rb, three_g = np.empty(H, np.uint32), np.empty(H, np.uint32)
+    nine_rb, nine_g = np.empty(H, np.uint32), np.empty(H, np.uint32)
     for x in range(W):
         middle = canvas[x]
-        if 0 < x < W - 1:
-            before, after = canvas[x - 1], canvas[x + 1]
-            for y in range(H):
-                p, q, r = before[y], middle[y], after[y]
-                three_rb[y] = (p & PAIR) + (q & PAIR) + (r & PAIR)
-                three_g[y] = ((p >> EIGHT) & LOW) + ((q >> EIGHT) & LOW) + ((r >> EIGHT) & LOW)
-            for y in range(1, H - 1):
-                q = middle[y]
-                nine_rb[y] = three_rb[y - 1] + three_rb[y] + three_rb[y + 1] + FOUR * (q & PAIR)
-                nine_g[y] = three_g[y - 1] + three_g[y] + three_g[y + 1] + FOUR * ((q >> EIGHT) & LOW)
-            for y in range(1, H - 1):
-                p, q = nine_rb[y], nine_g[y]
-                _show(shown, x, y, _thirteenth(p & HALF), _thirteenth(q), _thirteenth(p >> SIXTEEN))
-            rest = H - 1
-        else:
-            rest = 1
-        for y in range(0, H, rest):
+        border = x == 0 or x == W - 1
+        for y in range(0, H, 1 if border else H - 1):
             q = middle[y]
             _show(shown, x, y, q & LOW, (q >> EIGHT) & LOW, (q >> SIXTEEN) & LOW)
-    for y in range(H):
-        for x in range(W):
-            for c in range(C):
+        if border:
+            continue
+        before, after = canvas[x - 1], canvas[x + 1]
+        # a loop for each array that is written: of loops as short as these the compiler makes vector instructions
+        for y in range(H):
+            three_rb[y] = (before[y] & PAIR) + (middle[y] & PAIR) + (after[y] & PAIR)
+        for y in range(H):
+            three_g[y] = ((before[y] >> EIGHT) & LOW) + ((middle[y] >> EIGHT) & LOW) + ((after[y] >> EIGHT) & LOW)
+        for y in range(1, H - 1):
+            nine_rb[y] = three_rb[y - 1] + three_rb[y] + three_rb[y + 1] + FOUR * (middle[y] & PAIR)
+        for y in range(1, H - 1):
+            nine_g[y] = three_g[y - 1] + three_g[y] + three_g[y + 1] + FOUR * ((middle[y] >> EIGHT) & LOW)
+        if C == 1:
+            grey = shown[0, x]
+            for y in range(1, H - 1):
+                p = nine_rb[y]
+                grey[y] = _grey(_thirteenth(p & HALF), _thirteenth(nine_g[y]), _thirteenth(p >> SIXTEEN))
+        else:
+            for y in range(1, H - 1):
+                p = nine_rb[y]
+                _show(shown, x, y, _thirteenth(p & HALF), _thirteenth(nine_g[y]), _thirteenth(p >> SIXTEEN))
+    for c in range(C):
+        for y in range(H):
+            for x in range(W):
                 image[y, x, c] = shown[c, x, y]
 
 
@@ -207,9 +214,17 @@ def _thirteenth(total):
 
 
 @njit
+def _grey(red, green, blue):
+    """Convert.c: (19595 R + 38470 G + 7471 B) / 65536."""
+    return (
+        np.uint32(red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471) + np.uint32(0x8000))
+        >> SIXTEEN
+    )
+
+
+@njit
 def _show(shown, x, y, red, green, blue):
     if len(shown) == 1:
-        grey = red * np.uint32(19595) + green * np.uint32(38470) + blue * np.uint32(7471) + np.uint32(0x8000)
-        shown[0, x, y] = np.uint32(grey) >> SIXTEEN
+        shown[0, x, y] = _grey(red, green, blue)
     else:
         shown[0, x, y], shown[1, x, y], shown[2, x, y] = red, green, blue

@@ -63,14 +63,18 @@ def paint(captchas, glyphs, boxes, coverage, sizes, unmultiplied, opacity, canva
             nw, nh = _rotate(coverage[glyph.mask, :h, :w], glyph.angle, colours, whole, again, edges, between, turned)
             w2 = glyph.box[0] + abs(glyph.warp[0]) + abs(glyph.warp[2])
             h2 = glyph.box[1] + abs(glyph.warp[1]) + abs(glyph.warp[3])
+            if nh - h2 > 2 * max(0, nw - w2):  # Pillow 13.0.0 begins with the rows here: read off its results
+                _mirror(turned, nw, nh, upright)
+                taps = _weights(nh, h2, first, weights)
+                _resample(upright, nw, h2, first, weights, taps, sums, mixed, stretched)
+                _mirror(stretched, h2, nw, turned)
+                nh = h2
             source = turned
             if w2 != nw:
                 taps = _weights(nw, w2, first, weights)
                 _resample(turned, nh, w2, first, weights, taps, sums, mixed, stretched)
                 source = stretched
-            for x in range(w2):
-                for y in range(nh):
-                    upright[y, x] = source[x, y]
+            _mirror(source, w2, nh, upright)
             source = upright
             if h2 != nh:
                 taps = _weights(nh, h2, first, weights)
@@ -245,6 +249,14 @@ def _resample(source, height, width, first, weights, taps, sums, plain, out):
                 alpha[y] += one * np.int32(p >> TWENTY_FOUR) + other * np.int32(q >> TWENTY_FOUR)
         for y in range(height):
             to[y] = _clip(red[y]) | (_clip(green[y]) << 8) | (_clip(blue[y]) << 16) | (_clip(alpha[y]) << 24)
+
+
+@njit
+def _mirror(source, width, height, out):
+    """Columns become rows."""
+    for x in range(width):
+        for y in range(height):
+            out[y, x] = source[x, y]
 
 
 @njit
