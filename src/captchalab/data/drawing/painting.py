@@ -46,6 +46,8 @@ def paint(captchas, glyphs, boxes, coverage, sizes, unmultiplied, opacity, canva
     for a in range(256):
         for v in range(256):
             again[a, v] = _over_255(np.int64(unmultiplied[a, v]) * a)
+    as_is = np.empty((256, 256), np.uint32)
+    as_is[:] = np.arange(256)
     colours, whole = np.empty((4, 256)), np.empty(256, np.uint32)
     for i in range(len(captchas)):
         captcha = captchas[i]
@@ -56,13 +58,17 @@ def paint(captchas, glyphs, boxes, coverage, sizes, unmultiplied, opacity, canva
             colours[3, c] = alpha
             for k in range(3):
                 colours[k, c] = _over_255(captcha.ink[k] * alpha)
-            whole[c] = _again(again, int(colours[0, c]), int(colours[1, c]), int(colours[2, c]), alpha)
+        _fill(again, colours, whole)
         for g in range(captcha.glyphs):
             glyph = glyphs[i, g]
             h, w = sizes[glyph.mask, 0], sizes[glyph.mask, 1]
             nw, nh = _rotate(coverage[glyph.mask, :h, :w], glyph.angle, colours, whole, again, edges, between, turned)
             w2 = glyph.box[0] + abs(glyph.warp[0]) + abs(glyph.warp[2])
             h2 = glyph.box[1] + abs(glyph.warp[1]) + abs(glyph.warp[3])
+            if nw == w2 and nh == h2:  # Image.resize copies then, and converts nothing
+                _fill(as_is, colours, whole)
+                _rotate(coverage[glyph.mask, :h, :w], glyph.angle, colours, whole, as_is, edges, between, turned)
+                _fill(again, colours, whole)
             if nh - h2 > 2 * max(0, nw - w2):  # Pillow 13.0.0 begins with the rows here: read off its results
                 _mirror(turned, nw, nh, upright)
                 taps = _weights(nh, h2, first, weights)
@@ -103,6 +109,12 @@ def _packed(r, g, b, a):
 @njit
 def _again(again, r, g, b, a):
     return again[a, r] | (again[a, g] << EIGHT) | (again[a, b] << SIXTEEN) | np.uint32(a << 24)
+
+
+@njit
+def _fill(again, colours, whole):
+    for c in range(256):
+        whole[c] = _again(again, int(colours[0, c]), int(colours[1, c]), int(colours[2, c]), int(colours[3, c]))
 
 
 @njit
