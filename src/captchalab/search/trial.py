@@ -178,12 +178,13 @@ class _Reports:
         self.told = 0  # epochs of this stage
         self.before = self.images_seen = 0  # images before this stage, and so far
         self.score = self.seconds = 0.0
+        self.ended: str | None = None  # the reason, once an answer was one: `fit` ends its stage with it like any other
 
     def tell(self, message: Network | Epoch) -> str | None:
         """Tell, and wait for the answer: a reason to end the trial."""
         self.worker.send(message)
-        answer: str | None = self.worker.recv()
-        return answer
+        self.ended = self.worker.recv()
+        return self.ended
 
     def tell_epochs(self, journal: Journal) -> str | None:
         """Tell each epoch that is new; after a kill that is all of them again, since it is another trial's."""
@@ -192,9 +193,9 @@ class _Reports:
             self.images_seen = self.before + int(epoch.figures["images_seen"])
             self.score = max(self.score, epoch.figures["val/exact"])
             self.seconds += epoch.seconds
-            if reason := self.tell(Epoch(self.images_seen, self.score, self.seconds)):
-                return reason
-        return None
+            if self.tell(Epoch(self.images_seen, self.score, self.seconds)):
+                break
+        return self.ended
 
     def stop(self, name: StageName, journal: Journal) -> str | None:
         """Why a stage should end before its time."""
