@@ -132,7 +132,7 @@ def test_what_cannot_be_built_or_is_too_large_is_not_trained(worker):
     assert large.state == impossible.state == TrialState.PRUNED
     assert "is above search.max_parameters = 1,000" in rules.reason(large)
     assert large.constraints["parameters"] == large.user_attrs["parameters"] - 1000 > 0
-    assert "leaves 0 x 0 cells" in rules.reason(impossible)
+    assert "leaves 0 x 1 cells" in rules.reason(impossible)
     assert not large.intermediate_values and not impossible.intermediate_values
 
 

@@ -253,7 +253,7 @@ class Worker:
             raise optuna.TrialPruned(f"no epoch in {limit:.0f} s")
         try:
             message: trial.Message = told.recv()
-        except EOFError:
+        except (EOFError, OSError):  # the second where it died with an answer unread
             process.join(END_S)
             code = process.exitcode or 0
             how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
