@@ -78,3 +78,22 @@ def test_writing_the_defaults_back_changes_nothing(committed):
 def test_every_profile_goes_with_the_defaults(committed):
     for name in profiles.names(committed):
         profiles.merged(committed.params.read_text(), committed, name)
+
+
+def test_the_search_space_holds_the_defaults(committed):
+    """They are the first trial of a study."""
+    from captchalab.search.space import Space
+
+    defaults = params.load(committed.params)
+    for kind in params.KINDS:
+        space = Space.of(defaults, kind)
+        assert set(space.present()) == {entry.name for entry in space.entries}, kind
+
+
+def test_the_lock_of_the_chain_goes_with_the_parameters_it_ran_with(committed):
+    """What `keep` holds params.yaml to is what DVC writes: nested sections under dotted keys."""
+    from captchalab.results.keep import _value
+
+    lock, content = yaml.read(committed.lock)["stages"], yaml.read(committed.params)
+    for key in lock["train@ctc"]["params"]["params.yaml"]:
+        assert _value(content, key) is not None, key

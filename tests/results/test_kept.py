@@ -9,7 +9,7 @@ import guesser
 import pytest
 from click.testing import CliRunner, Result
 
-from captchalab import files, yaml
+from captchalab import files
 from captchalab.cli import main
 from captchalab.project import Project
 from captchalab.registry import champion
@@ -169,7 +169,7 @@ def of_another_run(chain: Project) -> None:
     ("change", "sentence"),
     [
         (exported_from_another, "is not exported from "),
-        (untested, "holds no tested network to keep: run `dvc repro` first."),
+        (untested, "holds no tested network (cnn or ctc) to keep: run `dvc repro` first."),
         (of_other_parameters, "seed in params.yaml is not what train@ctc ran with: run `dvc repro`, then keep."),
         (of_another_run, "reports/ctc/metrics.json is not what evaluate@ctc wrote, by dvc.lock"),
     ],
@@ -240,12 +240,3 @@ def test_results_that_do_not_exist_are_named(chain):
     assert "results/best holds no results (no about.json in " in run("sync", "results/best").stderr
     keep("small")
     assert "name one of results/small." in run("predict", "A.png", "--model", "results/best").stderr
-
-
-def test_the_lock_of_the_chain_goes_with_the_parameters_it_ran_with(root):
-    """What `keep` holds params.yaml to is what DVC writes: nested sections under dotted keys."""
-    from captchalab.results.keep import _value
-
-    lock, params = yaml.read(root / "dvc.lock")["stages"], yaml.read(root / "params.yaml")
-    for key in lock["train@ctc"]["params"]["params.yaml"]:
-        assert _value(params, key) is not None, key

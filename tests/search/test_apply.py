@@ -29,7 +29,8 @@ def searched(project):
         opened = study.open_study(study.open_storage(project, 1), f"captcha-{kind}", space, {})
         for number, (rate, score) in enumerate(scores.items()):
             trial = opened.ask()
-            values = space.suggest(trial)
+            space.suggest(trial)
+            values = space.values(space.present())
             if number:
                 values |= {f"train.{kind}.learning_rate": float(rate.replace("_", "-")[1:])}
             for key, value in {"values": values, "parameters": 1234, "seconds": 5.0, "images_seen": 512}.items():

@@ -100,13 +100,6 @@ def test_an_entry_that_cannot_be_is_one_sentence(present, space, sentence):
     assert "\n" not in str(raised.value)
 
 
-def test_the_committed_space_holds_the_committed_params(root):
-    committed = params.load(root / "params.yaml")
-    for kind in params.KINDS:
-        space = Space.of(committed, kind)
-        assert set(space.present()) == {entry.name for entry in space.entries}, kind
-
-
 def test_a_trial_is_both_stages_on_the_budgets_images(present):
     space = Space.of(present(overlay="search: {images: 512, reports: 4}"), "ctc")
     trial = space.short(space.values(space.present()))

@@ -70,7 +70,8 @@ def open_storage(project: Project, heartbeat_s: int) -> RDBStorage:
     """
     url = address(project)
     sqlite = url.startswith("sqlite")
-    engine = {"connect_args": {"timeout": SQLITE_WAITS_S}} if sqlite else {"pool_pre_ping": True}
+    # a server has few connections for many workers, who speak to it now and then: none is kept open
+    engine = {"connect_args": {"timeout": SQLITE_WAITS_S}} if sqlite else {"poolclass": sqlalchemy.NullPool}
     project.mlruns.mkdir(parents=True, exist_ok=True)
     try:
         # two processes that make the same tables at once crash
