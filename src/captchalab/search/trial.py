@@ -182,8 +182,13 @@ class _Reports:
 
     def tell(self, message: Network | Epoch) -> str | None:
         """Tell, and wait for the answer: a reason to end the trial."""
-        self.worker.send(message)
-        self.ended = self.worker.recv()
+        try:
+            self.worker.send(message)
+            self.ended = self.worker.recv()
+        except (EOFError, OSError):
+            raise SystemExit(
+                "the worker has gone: this process ends, and whoever runs the trial again resumes"
+            ) from None
         return self.ended
 
     def tell_epochs(self, journal: Journal) -> str | None:
