@@ -186,9 +186,7 @@ class _Reports:
             self.worker.send(message)
             self.ended = self.worker.recv()
         except (EOFError, OSError):
-            raise SystemExit(
-                "the worker has gone: this process ends, and whoever runs the trial again resumes"
-            ) from None
+            raise SystemExit("the worker has gone: whoever runs this trial again resumes from here") from None
         return self.ended
 
     def tell_epochs(self, journal: Journal) -> str | None:

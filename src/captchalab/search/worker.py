@@ -171,6 +171,11 @@ class Worker:
         except (optuna.TrialPruned, TrialFailed) as error:
             running.set_user_attr("reason", str(error))
             raise
+        except optuna.exceptions.UpdateFinishedTrialError:  # taken over
+            raise
+        except Exception as error:
+            running.set_user_attr("reason", f"{type(error).__name__}: {error}")
+            raise
         except KeyboardInterrupt:
             running.set_user_attr("reason", rules.INTERRUPTED)
             self.study.add_trial(
