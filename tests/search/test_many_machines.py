@@ -12,7 +12,9 @@ from typing import Any, NamedTuple
 
 import optuna
 import pytest
+import sqlalchemy
 import workspace
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from servers import PASSWORD, RayCluster, mlflow_server, postgres, ray_cluster
 
@@ -57,6 +59,12 @@ def studies(tmp_path_factory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def storage(studies) -> RDBStorage:
+    """The same, to look at: it keeps no connection, of which the server has a hundred for everyone."""
+    return RDBStorage(studies, engine_kwargs={"poolclass": sqlalchemy.NullPool})
+
+
+@pytest.fixture(scope="module")
 def runs(database, tmp_path_factory) -> Iterator[str]:
     """Address of MLflow's server."""
     with mlflow_server(tmp_path_factory.mktemp("runs"), f"sqlite:///{database}") as address:
@@ -71,7 +79,7 @@ def cluster(project, tmp_path_factory) -> Iterator[RayCluster]:
 
 
 @pytest.fixture
-def start(project, studies, runs, tmp_path) -> Iterator[Start]:
+def start(project, studies, storage, runs, tmp_path) -> Iterator[Start]:
     """Starts a search of tiny networks with two workers."""
     begun: list[Search] = []
 
@@ -91,10 +99,10 @@ def start(project, studies, runs, tmp_path) -> Iterator[Start]:
         search.process.kill()
 
 
-def test_two_processes_share_a_study_in_postgresql(start, studies):
+def test_two_processes_share_a_study_in_postgresql(start, storage):
     code, output = start("shared").end()
     assert code == 0, output
-    trials = trials_of(studies, "shared")
+    trials = trials_of(storage, "shared")
     assert [trial.state.is_finished() for trial in trials] == [True] * TINY["trials"]
     at_once = [a.datetime_complete > b.datetime_start for a, b in itertools.pairwise(trials)]
     assert any(at_once), "never two at a time"
@@ -107,25 +115,25 @@ def test_a_gpu_that_no_node_has_is_refused(start, cluster):
     assert f"No node of the Ray cluster at {cluster.address} has 1 CPU and 1 GPU" in output
 
 
-def test_ctrl_c_ends_the_workers_of_a_cluster(start, cluster, studies):
+def test_ctrl_c_ends_the_workers_of_a_cluster(start, cluster, storage):
     search = start("stopped", "--engine", "ray", "--address", cluster.address)
-    wait_for_trial(cluster, 1, studies, "stopped", search)
+    wait_for_trial(cluster, 1, storage, "stopped", search)
     search.process.send_signal(signal.SIGINT)
     code, output = search.end()
     assert code == 130, output
     assert "the same command goes on" in output.splitlines()[-1]
-    trials = trials_of(studies, "stopped")
+    trials = trials_of(storage, "stopped")
     assert rules.counts(trials).running == 0
     assert rules.counts(trials).waiting >= 1, "what was stopped is run again"
 
 
-def test_a_search_on_a_cluster_outlives_one_of_its_nodes(start, cluster, studies, project, runs):
+def test_a_search_on_a_cluster_outlives_one_of_its_nodes(start, cluster, storage, project, runs):
     search = start("placed", "--engine", "ray", "--address", cluster.address)
-    lost = wait_for_trial(cluster, 1, studies, "placed", search)
+    lost = wait_for_trial(cluster, 1, storage, "placed", search)
     cluster.nodes[1].kill()
     code, output = search.end()
     assert code == 0, output
-    trials = trials_of(studies, "placed")
+    trials = trials_of(storage, "placed")
     assert rules.counts(trials) == rules.Counts(done=TINY["trials"], running=0, waiting=0), output
     assert all(trial.state.is_finished() for trial in trials)
     assert {node_of(trial) for trial in trials} == {node.id[:12] for node in cluster.nodes}
@@ -135,7 +143,7 @@ def test_a_search_on_a_cluster_outlives_one_of_its_nodes(start, cluster, studies
     assert "RUNNING" not in {run.info.status for run in runs_at(runs, project)}, "that of the lost trial is closed too"
 
 
-def trials_of(storage: str, study: str) -> list[FrozenTrial]:
+def trials_of(storage: RDBStorage, study: str) -> list[FrozenTrial]:
     return optuna.load_study(study_name=study, storage=storage).get_trials()
 
 
@@ -148,7 +156,7 @@ def node_of(trial: FrozenTrial) -> str:
     return trial.user_attrs["node"].partition("/")[2]
 
 
-def wait_for_trial(cluster: RayCluster, node: int, storage: str, study: str, search: Search) -> FrozenTrial:
+def wait_for_trial(cluster: RayCluster, node: int, storage: RDBStorage, study: str, search: Search) -> FrozenTrial:
     """A trial that this node is training."""
     wanted, deadline = cluster.nodes[node].id[:12], time.monotonic() + LIMIT_S
     while time.monotonic() < deadline and search.process.poll() is None:
