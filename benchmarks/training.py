@@ -87,7 +87,7 @@ def ours(
 ) -> float:
     """Seconds of one epoch as `captchalab train` runs it, after a short one that compiles."""
     from captchalab.networks import backend, models
-    from captchalab.training import fit
+    from captchalab.training import fit, trainer
     from captchalab.training.progress import Task
 
     steps = len(images) // batch_size
@@ -98,9 +98,11 @@ def ours(
     valid = data._replace(images=images[:8], labels=labels[:8])
     pool = batches.Pool(data, batch_size, task.seed, "train")
     network = models.build(kind, task.captcha, task.network)
-    optimizer = fit._compile(network, stage, backend.start())
-    fit._epoch(warm_up, network, optimizer, pool, valid, 0)
-    return fit._epoch(task, network, optimizer, pool, valid, 0)[1]
+    device = backend.start()
+    optimizer = fit._compile(network, stage, device)
+    runner = trainer.build(network, optimizer, pool, device)
+    fit._epoch(warm_up, network, optimizer, runner, valid, 0)
+    return fit._epoch(task, network, optimizer, runner, valid, 0)[1]
 
 
 def plain(

@@ -42,6 +42,7 @@ SHAPED_BY_VALUE = {
     "tracking.experiment": set(),
     "runtime.workers": set(),
     "runtime.threads": set(),
+    "runtime.precision": NAMES["train"] | NAMES["finetune"],
 }
 
 

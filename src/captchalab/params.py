@@ -18,6 +18,7 @@ from captchalab.reading.captcha import KINDS, CaptchaParams, Kind, Strict
 
 Split = Literal["train", "valid", "test"]
 StageName = Literal["train", "finetune"]
+Precision = Literal["float32", "bfloat16"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 STAGES: tuple[StageName, ...] = ("train", "finetune")
 
@@ -246,6 +247,7 @@ class TrackingParams(Strict):
 class RuntimeParams(Strict):
     workers: NonNegativeInt
     threads: NonNegativeInt
+    precision: Precision
     needs: Literal["any", "gpu"]
 
 

@@ -132,7 +132,7 @@ def test_a_gpu_that_the_engine_does_not_see_is_one_sentence_with_the_remedy(
 
 def test_it_is_said_once_per_process(capfd, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(backend, "_nvidia_gpus", lambda: GPU)
+    monkeypatch.setattr(backend, "_nvidia_gpus", lambda: dict.fromkeys(GPU, 80 * 2**30))
     monkeypatch.setattr(backend, "_tensorflow_gpus", lambda visible: [])
     backend._warn.cache_clear()
     for _ in range(2):
@@ -149,7 +149,7 @@ def test_without_nvidias_driver_there_is_no_gpu_and_no_error(monkeypatch):
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
 
     monkeypatch.setattr(pynvml, "nvmlInit", absent)  # here it may exist
-    assert backend._nvidia_gpus() == []
+    assert backend._nvidia_gpus() == {}
 
 
 def test_the_engines_start_up_messages_are_not_shown():

@@ -61,6 +61,24 @@ def test_logits_stay_float32_under_a_mixed_policy(models, smoke):
         keras.mixed_precision.set_global_policy("float32")
 
 
+@pytest.mark.parametrize("kind", ["cnn", "ctc"])
+def test_in_bfloat16_the_trunk_alone_computes_and_every_weight_is_float32(models, smoke, images, kind):
+    network = models.build(kind, smoke.captcha, smoke.network(kind))
+    mixed = models.with_precision(network, "bfloat16")
+    in_trunk = [layer for layer in mixed.model.layers if layer.compute_dtype == "bfloat16"]
+    assert {layer.name.split("_")[0] for layer in in_trunk} == {"scale", "stem", "block1", "block2"}
+    assert {weight.dtype for weight in mixed.model.weights} == {"float32"}
+    logits = mixed.logits(images)
+    assert logits.dtype == np.float32
+    np.testing.assert_allclose(logits, network.logits(images), rtol=0.1, atol=0.05)
+
+
+def test_back_in_float32_a_network_reads_as_before(models, smoke, images):
+    network = models.build("ctc", smoke.captcha, smoke.network("ctc"))
+    there_and_back = models.with_precision(models.with_precision(network, "bfloat16"), "float32")
+    np.testing.assert_array_equal(there_and_back.logits(images), network.logits(images))
+
+
 def test_other_sizes_lengths_and_alphabets_make_a_network(models, smoke):
     captcha = smoke.captcha.model_copy(
         update={"width_px": 170, "height_px": 80, "channels": 3, "length": 5, "alphabet": "abcdef"}

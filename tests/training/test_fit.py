@@ -98,6 +98,21 @@ def after(epochs: int):
     return lambda journal: "the pruner's word" if len(journal.epochs()) >= epochs else None
 
 
+@pytest.mark.parametrize("kind", ["cnn", "ctc"])
+def test_on_an_accelerator_a_stage_in_bfloat16_ends_with_a_float32_model(smoke, splits, tmp_path, monkeypatch, kind):
+    from captchalab.networks import backend, models
+
+    start = backend.start
+    monkeypatch.setattr(backend, "start", lambda seed: start(seed)._replace(accelerator=True, memory_bytes=2**30))
+    fit(task(smoke, kind)._replace(precision="bfloat16"), paths(splits, tmp_path), {})
+    out = tmp_path / "out"
+    rows = read_history(out / "history.csv")
+    assert rows[-1]["train/loss"] < rows[0]["train/loss"]
+    assert Journal(out).about["params"]["precision"] == "bfloat16"
+    saved = models.load(out / "model.keras").model
+    assert {layer.compute_dtype for layer in saved.layers} == {"float32"}
+
+
 def test_a_stop_ends_a_stage_with_its_reason_and_the_best_weights_so_far(smoke, splits, tmp_path):
     fit(task(smoke, "cnn"), paths(splits, tmp_path), {}, stop=after(2))
     outcome = Journal(tmp_path / "out").about["outcome"]

@@ -126,6 +126,7 @@ def _fit(name: "StageName", kind: "Kind") -> None:
         params.tracking.experiment,
         params.runtime.workers,
         params.splits.train.weights,
+        params.runtime.precision,
     )
     if params.runtime.needs == "gpu":
         from captchalab.training import need

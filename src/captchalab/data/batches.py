@@ -43,7 +43,8 @@ class Pool:
         self.key = (seed, list(STREAM_STARTS_AT).index(stage))
         self.digest = data.meta["digest"]
 
-    def batches(self, first_step: int, steps: int) -> Iterator[Batch]:
+    def rows(self, first_step: int, steps: int) -> Iterator[np.ndarray]:
+        """Where the images of each step's batch are in the split, (B,)."""
         n = len(self.data.images)
         order, number = np.empty(0, dtype=np.int64), -1
         for step in range(first_step, first_step + steps):
@@ -55,6 +56,10 @@ class Pool:
                 here = places // n == pass_
                 rows[here] = order[places[here] % n]
             rows.sort()  # reads the disk in one direction; order within a batch means nothing
+            yield rows
+
+    def batches(self, first_step: int, steps: int) -> Iterator[Batch]:
+        for rows in self.rows(first_step, steps):
             yield Batch(self.data.images[rows], self.data.labels[rows])
 
 

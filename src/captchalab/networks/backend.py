@@ -1,4 +1,4 @@
-"""The only module that imports TensorFlow or JAX: memory growth, XLA by device, random numbers.
+"""What knows TensorFlow and JAX, but for `training.device_loop`: memory growth, XLA by device, random numbers.
 
 The others take `keras` from here, and call `start()` before they compute. TensorFlow by default;
 JAX with KERAS_BACKEND=jax. On a CPU the same seed gives the same weights, bit for bit, on any number of
@@ -24,6 +24,7 @@ class Device(NamedTuple):
     backend: str  # tensorflow or jax, with its version
     name: str  # what a person calls it
     accelerator: bool
+    memory_bytes: int = 0  # of the accelerator; 0 where there is none, or its driver does not say
 
     @property
     def jit_compile(self) -> bool | Literal["auto"]:
@@ -57,10 +58,11 @@ def start(seed: int | None = None, accelerators: bool = True) -> Device:
         keras.ops.convert_to_tensor(0.0)  # whatever the engine wants to say at its first operation
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    if accelerators and (warning := unseen_gpu(ENGINE, found, _nvidia_gpus(), os.environ)):
+    nvidia = _nvidia_gpus()
+    if accelerators and (warning := unseen_gpu(ENGINE, found, list(nvidia), os.environ)):
         _warn(warning)
     name = found[0] if found else f"{_cpu_name()}, {os.cpu_count()} cores"
-    return Device(f"{ENGINE} {version(ENGINE)}", name, bool(found))
+    return Device(f"{ENGINE} {version(ENGINE)}", name, bool(found), nvidia.get(name, 0))
 
 
 def unseen_gpu(
@@ -92,19 +94,19 @@ def _warn(message: str) -> None:
     print(f"captchalab: {message}", file=sys.stderr, flush=True)
 
 
-def _nvidia_gpus() -> list[str]:
-    """Names of the GPUs that NVIDIA's driver knows; none without a driver."""
+def _nvidia_gpus() -> dict[str, int]:
+    """Name and memory in bytes of the GPUs that NVIDIA's driver knows; none without a driver."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError:
-        return []
+        return {}
     try:
         handles = [pynvml.nvmlDeviceGetHandleByIndex(i) for i in range(pynvml.nvmlDeviceGetCount())]
-        return [pynvml.nvmlDeviceGetName(handle) for handle in handles]
+        return {pynvml.nvmlDeviceGetName(handle): pynvml.nvmlDeviceGetMemoryInfo(handle).total for handle in handles}
     except pynvml.NVMLError:
-        return []
+        return {}
     finally:
         pynvml.nvmlShutdown()
 

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from captchalab import files
 from captchalab.errors import UserError
 from captchalab.networks.backend import keras
-from captchalab.params import CtcNetworkParams, NetworkParams
+from captchalab.params import CtcNetworkParams, NetworkParams, Precision
 from captchalab.reading import formats
 from captchalab.reading.alphabet import blank
 from captchalab.reading.captcha import CaptchaParams, Kind
@@ -29,6 +29,7 @@ layers, ops = keras.layers, keras.ops
 ENTRY = "captchalab.json"
 FORMAT = 1  # of the file: its entries and their meaning
 ZIP_BEGINS = b"PK\x03\x04"
+TRUNK = ("scale", "stem_", "block")  # its layers' names begin with one of these
 SAVED_AT = (1980, 1, 1, 0, 0, 0)  # the zip format's first date: the file says nothing about when
 
 
@@ -76,6 +77,22 @@ def build_ctc(captcha: CaptchaParams, params: CtcNetworkParams) -> keras.Model:
         x = layers.Dropout(params.dropout, name="dropout")(x)
     logits = layers.Dense(blank(captcha.alphabet) + 1, dtype="float32", name="logits")(x)  # (B, T, K+1)
     return keras.Model(images, logits, name="ctc")
+
+
+def with_precision(network: Network, precision: Precision) -> Network:
+    """The network with a trunk that computes in another precision; weights stay float32, and what follows it too."""
+    policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
+
+    def cloned(layer: Any) -> Any:
+        in_trunk = layer.name.startswith(TRUNK)
+        return type(layer).from_config({**layer.get_config(), **({"dtype": policy} if in_trunk else {})})
+
+    if all(layer.dtype_policy.name == policy for layer in network.model.layers if layer.name.startswith(TRUNK)):
+        return network
+    bare = keras.Model(network.model.inputs, network.model.outputs, name=network.kind)  # without optimizer and loss
+    model = keras.models.clone_model(bare, clone_function=cloned)
+    model.set_weights(network.model.get_weights())
+    return network._replace(model=model)
 
 
 def cnn_loss(labels: Any, logits: Any) -> Any:

@@ -54,6 +54,7 @@ class Plan(NamedTuple):
             "search",
             p.runtime.workers,
             p.splits.train.weights,
+            p.runtime.precision,
         )
 
     def paths(self, name: StageName) -> StagePaths:

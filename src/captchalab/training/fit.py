@@ -25,7 +25,7 @@ from captchalab.networks.backend import keras
 from captchalab.params import StageParams
 from captchalab.processes import only_one
 from captchalab.project import StagePaths
-from captchalab.training import optimizers
+from captchalab.training import optimizers, trainer
 from captchalab.training.checkpoints import Checkpoints, State, fingerprint, weights_digest
 from captchalab.training.console import Steps, log, log_epoch
 from captchalab.training.journal import FILES, Journal
@@ -69,11 +69,12 @@ def fit(
     device = backend.start(task.seed)
     valid = dataset.load(paths.valid, task.captcha)
     source = _source(task, paths)
-    network = _network(task, paths)
+    network = models.with_precision(_network(task, paths), task.precision)
     key = fingerprint(
         {
             "task": [task.name, task.kind, task.captcha.model_dump(), task.network.model_dump()],
             "stage": task.stage.model_dump(),
+            "precision": task.precision,
             "seed": task.seed,
             "data": [source.digest, valid.meta["digest"]],
             "start": weights_digest(_arrays(network.model.variables)),
@@ -102,9 +103,10 @@ def fit(
                 f"learning rate {task.stage.learning_rate:g}, {device.name}, {device.backend}",
             )
         follower.begin(journal)
+        runner = trainer.build(network, optimizer, source, device)
         try:
             while not (reason := progress.ended(task.stage) or (stop and progress.epoch and stop(journal))):
-                metrics, seconds = _epoch(task, network, optimizer, source, valid, progress.epoch)
+                metrics, seconds = _epoch(task, network, optimizer, runner, valid, progress.epoch)
                 if progress.count(metrics, task.stage.best_by):
                     best = _arrays(network.model.weights)
                 images = task.stage.batch_size * task.stage.steps_per_epoch
@@ -126,7 +128,7 @@ def fit(
             variable.assign(array)
         best_metrics = journal.epochs()[progress.best_epoch - 1].figures
         journal.end({"stopped": reason, "best_epoch": progress.best_epoch, "best": best_metrics})
-        models.save(network, folder / "model.keras")
+        models.save(models.with_precision(network, "float32"), folder / "model.keras")
         follower.end("FINISHED")
         with files.atomic_write(paths.out) as out:
             out.mkdir()
@@ -144,7 +146,7 @@ def _epoch(
     task: Task,
     network: models.Network,
     optimizer: Any,
-    source: batches.Source,
+    runner: trainer.Trainer,
     valid: dataset.SplitData,
     epoch: int,
 ) -> tuple[dict[str, float], float]:
@@ -157,8 +159,7 @@ def _epoch(
     started = time.perf_counter()
     losses = []
     with Steps(task, epoch) as done:
-        for batch in source.batches(first, steps):
-            loss = float(network.model.train_on_batch(batch.images, batch.labels))
+        for loss in runner.losses(first, steps):
             losses.append(loss)
             if not math.isfinite(loss):
                 raise UserError(
@@ -247,6 +248,7 @@ def _about(task: Task, network: models.Network, device: backend.Device, tags: di
             **task.network.model_dump(),
             **task.stage.model_dump(),
             "seed": task.seed,
+            "precision": task.precision,
             "text_weights": task.weights or "uniform",
             "parameters": network.model.count_params(),
             "images_at_most": task.steps * task.stage.batch_size,

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from captchalab.params import NetworkParams, StageName, StageParams, Weights
+from captchalab.params import NetworkParams, Precision, StageName, StageParams, Weights
 from captchalab.reading.captcha import CaptchaParams, Kind
 
 
@@ -20,6 +20,7 @@ class Task(NamedTuple):
     experiment: str
     workers: int = 0
     weights: Weights | None = None  # of the characters in the texts it learns from; none: uniform
+    precision: Precision = "float32"
 
     @property
     def steps(self) -> int:
