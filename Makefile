@@ -63,8 +63,8 @@ bench-quick: $(READY)  ## the same at small sizes in under three minutes; writes
 ui: $(READY)  ## MLflow's pages on 127.0.0.1:5000: the runs, and the trials of searches
 	$(BIN)/captchalab ui
 
-search: $(READY)  ## search better parameters with Optuna, the CNN's, then CTC's; Ctrl-C ends it, again goes on
-	$(BIN)/captchalab search run
+search: $(READY)  ## search better parameters with Optuna, both networks' side by side; Ctrl-C ends it, again goes on
+	@$(MAKE) --no-print-directory -j 2 search-cnn search-ctc
 
 search-cnn: $(READY)  ## the CNN's alone
 	$(BIN)/captchalab search run --kind cnn

@@ -1,12 +1,13 @@
 """Does searching with TPE and pruning find more than random search, in the same wall time?
 
-    .venv/bin/python benchmarks/search_arms.py --seeds 1 2 3     two arms of 30 minutes for each seed, on quiet cores
+    .venv/bin/python benchmarks/search_arms.py --seeds 1 2 3     half an hour for each seed, on two quiet cores
     .venv/bin/python benchmarks/search_arms.py --table           the table again, from the CSV
 
 Both arms search the space of params.yaml from the present parameters on, with its budget for a trial; one proposes by
 TPE and ends trials that are behind, the other draws at random and runs each trial to its end. Arms of one seed share
-captchas and initial weights, and take turns to be first. An arm is `captchalab search run` in a folder of its own below
---work, with that folder's storage. Every trial of every arm is a row of the CSV; an arm that is in it is not run again.
+captchas and initial weights and run side by side, a thread each, so that both meet the same noise of the machine. An
+arm is `captchalab search run`, with a storage of its own below --work. Every trial of every arm is a row of the CSV; a
+seed that is in it is not run again.
 """
 
 import argparse
@@ -62,29 +63,40 @@ def main() -> None:
     words = parser.parse_args()
     rows = read(words.csv) if words.csv.exists() else []
     if not words.table:
-        for number, seed in enumerate(words.seeds):
-            for arm in list(ARMS)[:: 1 if number % 2 == 0 else -1]:
-                if not any((row.kind, row.arm, row.seed) == (words.kind, arm, seed) for row in rows):
-                    rows += run(words.kind, arm, seed, 60 * words.minutes, words.work)
-                    write(sorted(rows, key=lambda row: row[:4]), words.csv)
+        for seed in words.seeds:
+            if not any((row.kind, row.seed) == (words.kind, seed) for row in rows):
+                rows += run(words.kind, seed, 60 * words.minutes, words.work)
+                write(sorted(rows, key=lambda row: row[:4]), words.csv)
     if not rows:
         sys.exit(f"{words.csv} has no trials: run this without --table first.")
     for kind in dict.fromkeys(row.kind for row in rows):
         print(f"\n{kind}\n\n{table([row for row in rows if row.kind == kind], words.at)}")
 
 
-def run(kind: Kind, arm: str, seed: int, limit_s: float, work: Path) -> list[Row]:
-    """One arm with one seed, to its end; its trials."""
-    project = copy(Project.find(), seed, work / f"seed-{seed}")
-    study = f"{kind}-{arm.split()[0].lower()}-{seed}"
-    forget(project, study)
-    search = ["search", "run", "--kind", kind, "--study", study, "--trials", NO_LIMIT, "--timeout", limit_s]
-    command = [sys.executable, "-m", "captchalab.cli", *map(str, search), *ARMS[arm]]
+def run(kind: Kind, seed: int, limit_s: float, work: Path) -> list[Row]:
+    """Both arms with one seed, side by side to their end; their trials."""
     outside = ("DVC_ROOT", "MLFLOW_TRACKING_URI", "OPTUNA_STORAGE")
     environment = {key: value for key, value in os.environ.items() if key not in outside}
-    print(f"{arm}, seed {seed}, {limit_s / 60:g} min", flush=True)
-    subprocess.run(command, cwd=project.root, env=environment, check=True)
-    return trials(project, kind, arm, seed, study)
+    running = {}
+    for arm, options in ARMS.items():
+        study = f"{kind}-{arm.split()[0].lower()}-{seed}"
+        project = copy(Project.find(), seed, work / study)
+        forget(project, study)
+        search = ["search", "run", "--kind", kind, "--study", study, "--trials", NO_LIMIT, "--timeout", limit_s]
+        command = [sys.executable, "-m", "captchalab.cli", *map(str, search), *options]
+        print(f"{arm}, seed {seed}, {limit_s / 60:g} min: {project.root / 'log.txt'}", flush=True)
+        with (project.root / "log.txt").open("w") as log:
+            running[arm] = (
+                project,
+                study,
+                subprocess.Popen(command, cwd=project.root, env=environment, stdout=log, stderr=log),
+            )
+    found = []
+    for arm, (project, study, process) in running.items():
+        if process.wait():
+            sys.exit(f"{arm} ended with exit status {process.returncode}: see {project.root / 'log.txt'}.")
+        found += trials(project, kind, arm, seed, study)
+    return found
 
 
 def copy(project: Project, seed: int, folder: Path) -> Project:

@@ -33,8 +33,9 @@ def run(project: Project, present: Params, options: Options, workers: int = 1, e
     Raises:
         UserError: see `Worker`; or several trials in a row have failed.
     """
-    if workers == 1:  # runtime.threads is for two trainings side by side
-        os.environ.update({key: value for key, value in _threads(1).items() if key not in os.environ})
+    threads = _threads(present.runtime.threads, workers)
+    if workers == 1:
+        os.environ.update({key: value for key, value in threads.items() if key not in os.environ})
     worker = Worker(project, present, options)
     study, to_the_end, status = worker.study, True, "FINISHED"
     print(
@@ -46,7 +47,7 @@ def run(project: Project, present: Params, options: Options, workers: int = 1, e
         if engine:
             reason = engine(present, options)
         else:
-            reason = worker.work() if workers == 1 else _in_processes(project, options, workers)
+            reason = worker.work() if workers == 1 else _in_processes(project, options, workers, threads)
     except KeyboardInterrupt:
         reason, to_the_end, status = "stopped with Ctrl-C; the same command goes on", False, "KILLED"
     except BaseException:
@@ -83,10 +84,10 @@ def _picture(worker: Worker) -> None:
         worker.runs.pictures(Path(temporary))
 
 
-def _in_processes(project: Project, options: Options, workers: int) -> str:
-    """Several workers, each with its share of the cores; one that is killed leaves its trial to the others."""
+def _in_processes(project: Project, options: Options, workers: int, threads: dict[str, str]) -> str:
+    """Several workers, each in a process; one that is killed leaves its trial to the others."""
     command = [sys.executable, "-m", __name__, str(os.getpid()), str(workers), json.dumps(options._asdict())]
-    environment = {**os.environ, **_threads(workers)}
+    environment = {**os.environ, **threads}
     started = [subprocess.Popen(command, cwd=project.root, env=environment) for _ in range(workers)]
     try:
         codes = [one.wait() for one in started]
@@ -99,9 +100,9 @@ def _in_processes(project: Project, options: Options, workers: int) -> str:
     return "its workers have ended"
 
 
-def _threads(workers: int) -> dict[str, str]:
-    """The environment of a worker whose trials have their share of the cores."""
-    return dict.fromkeys(THREADS, str(max(1, (os.cpu_count() or 1) // workers)))
+def _threads(threads: int, workers: int) -> dict[str, str]:
+    """The environment of a worker whose trials have so many threads; 0: their share of the cores."""
+    return dict.fromkeys(THREADS, str(threads or max(1, (os.cpu_count() or 1) // workers)))
 
 
 def main() -> int:
