@@ -77,30 +77,21 @@ class Renderer:
 
     def random(self, keys: list[int], length: int, weights: list[float]) -> tuple[np.ndarray, np.ndarray]:
         """Labels uint8 (B, L) and pixels uint8 (B, H, W, C), one for each key that seeds Python's `random`."""
-        labels, images = np.empty((len(keys), length), np.uint8), self._images(len(keys))
+        W, H = self.size
+        labels = np.empty((len(keys), length), np.uint8)
+        images = np.empty((len(keys), H, W, self.channels), np.uint8)
         for part in _parts(len(keys)):
-            self._draw(keys[part], labels[part], np.cumsum(weights, dtype=float), False, images[part])
+            self._draw(keys[part], np.cumsum(weights, dtype=float), labels[part], images[part])
         return labels, images
 
-    def texts(self, keys: list[int], labels: np.ndarray) -> np.ndarray:
-        """Pixels uint8 (B, H, W, C) of given texts, labels uint8 (B, L)."""
-        images = self._images(len(keys))
-        for part in _parts(len(keys)):
-            self._draw(keys[part], labels[part], np.ones(self.glyphs.masks.shape[1]), True, images[part])
-        return images
-
-    def _images(self, number: int) -> np.ndarray:
-        W, H = self.size
-        return np.empty((number, H, W, self.channels), np.uint8)
-
-    def _draw(self, keys: list[int], labels: np.ndarray, chances: np.ndarray, given: bool, images: np.ndarray) -> None:
+    def _draw(self, keys: list[int], chances: np.ndarray, labels: np.ndarray, images: np.ndarray) -> None:
         from captchalab.data.drawing import chance, noise, painting
 
         number, length = labels.shape
         captchas, glyphs = np.zeros(number, chance.CAPTCHA), np.zeros((number, length), chance.GLYPH)
         words = np.frombuffer(b"".join(key.to_bytes(16, "little") for key in keys), "<u4").reshape(number, 4)
         boxes, masks, coverage, sizes = self.glyphs
-        chance.choose(words, chances, boxes, masks, self.style, self.size, length, labels, given, captchas, glyphs)
+        chance.choose(words, chances, boxes, masks, self.style, self.size, length, labels, captchas, glyphs)
         canvases = np.empty((number, *self.size), np.uint32)
         painting.paint(captchas, glyphs, boxes, coverage, sizes, self.unmultiplied, self.opacity, canvases)
         noise.finish(captchas, self.dot, canvases, images)

@@ -34,7 +34,7 @@ GLYPH = np.dtype(
 
 
 @njit(cache=True, nogil=True)
-def choose(keys, chances, boxes, masks, style, size, length, texts, given, captchas, glyphs):
+def choose(keys, chances, boxes, masks, style, size, length, texts, captchas, glyphs):
     """What is drawn in a batch of B captchas.
 
     Args:
@@ -44,7 +44,7 @@ def choose(keys, chances, boxes, masks, style, size, length, texts, given, captc
         masks: int64 (F, K, dx, dy), the mask of each font's characters.
         style: the package's constants, as `Style` orders them.
         size: W, H of the image.
-        texts: uint8 (B, L), written; read where they are `given`.
+        texts: uint8 (B, L), written.
         captchas, glyphs: CAPTCHA (B,), GLYPH (B, L); written.
     """
     state = np.empty(N + 1, np.uint32)
@@ -55,13 +55,12 @@ def choose(keys, chances, boxes, masks, style, size, length, texts, given, captc
     for i in range(len(keys)):
         captcha, text = captchas[i], texts[i]
         _seed(state, keys[i])
-        if not given:
-            for j in range(length):
-                drawn = _random(state) * chances[K - 1]
-                k = 0
-                while k < K - 1 and chances[k] <= drawn:
-                    k += 1
-                text[j] = k
+        for j in range(length):
+            drawn = _random(state) * chances[K - 1]
+            k = 0
+            while k < K - 1 and chances[k] <= drawn:
+                k += 1
+            text[j] = k
         for k in range(3):
             captcha.background[k] = _randint(state, 238, 255)
         captcha.ink[3] = _randint(state, 220, 255)
