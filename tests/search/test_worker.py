@@ -156,7 +156,7 @@ search: {images: 6400, reports: 8, heartbeat_s: 60, pruner: {startup_trials: 100
 def begin(project: Project, *words: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "captchalab.cli", "search", "run", "--kind", "cnn", *map(str, words)]
     environment = {key: value for key, value in os.environ.items() if key != "OPTUNA_STORAGE"}
-    environment["TF_NUM_INTRAOP_THREADS"] = "1"  # as each of two workers has: a stage resumes with as many as before
+    environment.pop("TF_NUM_INTRAOP_THREADS", None)  # a stage resumes with as many threads as before: runtime.threads
     # a shell's background job ignores Ctrl-C, and so would what it starts
     heard = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
