@@ -89,7 +89,13 @@ def start(project, studies, storage, runs, tmp_path) -> Iterator[Start]:
         log = tmp_path / f"search-{len(begun)}.txt"
         with log.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, *map(str, words)], cwd=project.root, env=environment, stdout=output, stderr=output
+                [sys.executable, *map(str, words)],
+                cwd=project.root,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                # a shell's background job ignores Ctrl-C, and so would what it starts
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         begun.append(Search(process, log))
         return begun[-1]
@@ -116,7 +122,8 @@ def test_a_gpu_that_no_node_has_is_refused(start, cluster):
 
 
 def test_ctrl_c_ends_the_workers_of_a_cluster(start, cluster, storage):
-    search = start("stopped", "--engine", "ray", "--address", cluster.address)
+    # more trials than end before a node has begun its first and hears of Ctrl-C
+    search = start("stopped", "--trials", 100, "--engine", "ray", "--address", cluster.address)
     wait_for_trial(cluster, 1, storage, "stopped", search)
     search.process.send_signal(signal.SIGINT)
     code, output = search.end()
