@@ -132,13 +132,19 @@ def _assert_started(log: Path) -> None:
     assert "Ray runtime started" in log.read_text()
 
 
+def hear_ctrl_c() -> None:
+    """For a process that is about to start: a shell's background job ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def running(
     command: list[Any], log: Path, ready: Callable[[], object], **how: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A process and all that it starts, from when it is ready to the end of the block."""
     with log.open("w") as output:
-        process = subprocess.Popen(list(map(str, command)), stdout=output, stderr=output, start_new_session=True, **how)
+        streams = {"stdout": output, "stderr": output, "start_new_session": True, "preexec_fn": hear_ctrl_c}
+        process = subprocess.Popen(list(map(str, command)), **streams, **how)
     try:
         deadline = time.monotonic() + START_S
         while not _done(ready):

@@ -16,7 +16,7 @@ import sqlalchemy
 import workspace
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
-from servers import PASSWORD, RayCluster, mlflow_server, postgres, ray_cluster
+from servers import PASSWORD, RayCluster, hear_ctrl_c, mlflow_server, postgres, ray_cluster
 
 from captchalab import yaml
 from captchalab.project import Project
@@ -94,8 +94,7 @@ def start(project, studies, storage, runs, tmp_path) -> Iterator[Start]:
                 env=environment,
                 stdout=output,
                 stderr=output,
-                # a shell's background job ignores Ctrl-C, and so would what it starts
-                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+                preexec_fn=hear_ctrl_c,
             )
         begun.append(Search(process, log))
         return begun[-1]

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import TrialState
+from servers import hear_ctrl_c
 
 from captchalab import params, yaml
 from captchalab.errors import UserError
@@ -157,8 +158,7 @@ def begin(project: Project, *words: object) -> subprocess.Popen:
     command = [sys.executable, "-m", "captchalab.cli", "search", "run", "--kind", "cnn", *map(str, words)]
     environment = {key: value for key, value in os.environ.items() if key != "OPTUNA_STORAGE"}
     environment.pop("TF_NUM_INTRAOP_THREADS", None)  # a stage resumes with as many threads as before: runtime.threads
-    # a shell's background job ignores Ctrl-C, and so would what it starts
-    heard = {"start_new_session": True, "preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    heard = {"start_new_session": True, "preexec_fn": hear_ctrl_c}
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     return subprocess.Popen(command, cwd=project.root, env=environment, **heard, **streams)
 
