@@ -91,3 +91,15 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"skipped under CI: {report.longrepr[2] if report.longrepr else ''}"
     return report
+
+
+@pytest.fixture(scope="session")
+def has_browser() -> None:
+    """A test that opens pages is skipped where no browser starts."""
+    import pages
+
+    try:
+        with pages.browser():
+            pass
+    except pages.CannotCheckError as error:
+        pytest.skip(str(error))

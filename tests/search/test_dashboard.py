@@ -48,12 +48,7 @@ def served(project: Project, log: Path, port: int):
     return running(command, log, lambda: get(f"http://127.0.0.1:{port}/api/studies"), cwd=project.root)
 
 
-def test_the_page_shows_the_study_its_best_value_and_its_plots(bare, tmp_path):
-    try:
-        with pages.browser():
-            pass
-    except pages.CannotCheckError as error:
-        pytest.skip(str(error))
+def test_the_page_shows_the_study_its_best_value_and_its_plots(bare, tmp_path, has_browser):
     make_study(bare, "captcha-ctc")
     port, log = free_port(), tmp_path / "dashboard.log"
     with served(bare, log, port), pages.browser() as driver:

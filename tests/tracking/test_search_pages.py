@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 
 import pages
-import pytest
 from servers import free_port, get, running
 
 from captchalab import profiles
@@ -23,12 +22,7 @@ def journal(folder: Path, exact: list[float]) -> Journal:
     return journal
 
 
-def test_the_trials_are_rows_at_first_sight_the_best_first_with_their_curves(project, tmp_path):
-    try:
-        with pages.browser():
-            pass
-    except pages.CannotCheckError as error:
-        pytest.skip(str(error))
+def test_the_trials_are_rows_at_first_sight_the_best_first_with_their_curves(project, tmp_path, has_browser):
     search = SearchRuns.open(project, "captcha-ctc", "ctc", {})
     ends = [("COMPLETE", 0.4), ("PRUNED", None), ("COMPLETE", 0.7), ("FAIL", None), ("COMPLETE", 0.6)]
     for number, (state, score) in enumerate(ends):

@@ -1,4 +1,4 @@
-"""A search on this machine: one worker in this process, or several that share the cores."""
+"""A search on this machine: one worker in this process, or several, each in a process."""
 
 import json
 import os
