@@ -92,7 +92,7 @@ def ours(
 
     steps = len(images) // batch_size
     stage = all_params.stage("train", kind).model_copy(update={"batch_size": batch_size, "steps_per_epoch": steps})
-    task = Task("train", kind, all_params.captcha, all_params.network(kind), stage, all_params.seed, "benchmark")
+    task = Task.of(all_params, "train", kind, "benchmark")._replace(stage=stage)
     warm_up = task._replace(stage=stage.model_copy(update={"steps_per_epoch": WARM_UP_STEPS}))
     data = dataset.SplitData(images, labels, {"alphabet": task.captcha.alphabet, "digest": ""})
     valid = data._replace(images=images[:8], labels=labels[:8])

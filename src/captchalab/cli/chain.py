@@ -115,19 +115,9 @@ def _fit(name: "StageName", kind: "Kind") -> None:
     from captchalab.tracking.store import Store
     from captchalab.training import fit
     from captchalab.training.journal import Journal
+    from captchalab.training.progress import Task
 
-    task = fit.Task(
-        name,
-        kind,
-        params.captcha,
-        params.network(kind),
-        params.stage(name, kind),
-        params.seed,
-        params.tracking.experiment,
-        params.runtime.workers,
-        params.splits.train.weights,
-        params.runtime.precision,
-    )
+    task = Task.of(params, name, kind)
     if params.runtime.needs == "gpu":
         from captchalab.training import need
 

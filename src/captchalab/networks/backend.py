@@ -58,8 +58,8 @@ def start(seed: int | None = None, accelerators: bool = True) -> Device:
         keras.ops.convert_to_tensor(0.0)  # whatever the engine wants to say at its first operation
     if seed is not None:
         keras.utils.set_random_seed(seed)
-    nvidia = _nvidia_gpus()
-    if accelerators and (warning := unseen_gpu(ENGINE, found, list(nvidia), os.environ)):
+    nvidia = _nvidia_gpus() if accelerators else {}
+    if warning := unseen_gpu(ENGINE, found, list(nvidia), os.environ):
         _warn(warning)
     name = found[0] if found else f"{_cpu_name()}, {os.cpu_count()} cores"
     return Device(f"{ENGINE} {version(ENGINE)}", name, bool(found), nvidia.get(name, 0))

@@ -43,19 +43,7 @@ class Plan(NamedTuple):
         return self.params.search.max_s
 
     def task(self, name: StageName) -> Task:
-        p = self.params
-        return Task(
-            name,
-            self.kind,
-            p.captcha,
-            p.network(self.kind),
-            p.stage(name, self.kind),
-            p.seed,
-            "search",
-            p.runtime.workers,
-            p.splits.train.weights,
-            p.runtime.precision,
-        )
+        return Task.of(self.params, name, self.kind, experiment="search")
 
     def paths(self, name: StageName) -> StagePaths:
         start_from = self.folder / "train" / "model.keras" if name == "finetune" else None

@@ -6,23 +6,17 @@ step of Keras' `train_on_batch`; the losses come back together.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from captchalab.data.dataset import SplitData
 from captchalab.networks import backend
 
 Run = Callable[..., np.ndarray]
 
 
-class Resident(NamedTuple):
-    """What a call takes its batches from, by row."""
-
-    images: np.ndarray  # uint8 (N, H, W, C)
-    labels: np.ndarray  # uint8 (N, L)
-
-
-def build(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident: Resident | None = None) -> Run:
+def build(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident: SplitData | None = None) -> Run:
     """A function that trains for S steps and gives their S losses; model and optimizer are then up to date.
 
     It takes rows int32 (S, B) of what is resident, or without that images uint8 (S, B, H, W, C) and labels uint8
@@ -31,16 +25,17 @@ def build(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident:
     Args:
         optimizer: built for the model's trainable variables.
         loss: (B,) of labels and logits.
+        resident: the split that is copied to the device, for batches by row.
     """
     build = _jax if backend.ENGINE == "jax" else _tensorflow
     return build(model, optimizer, loss, resident)
 
 
-def _jax(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident: Resident | None) -> Run:
+def _jax(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident: SplitData | None) -> Run:
     import jax
 
     variables = (model.trainable_variables, model.non_trainable_variables, optimizer.variables)
-    pool = None if resident is None else tuple(jax.device_put(np.asarray(array)) for array in resident)
+    pool = None if resident is None else tuple(map(jax.device_put, _arrays(resident)))
 
     def objective(trainable: Any, others: Any, images: Any, labels: Any) -> tuple[Any, Any]:
         logits, others = model.stateless_call(trainable, others, images, training=True)
@@ -68,10 +63,10 @@ def _jax(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident: 
     return run
 
 
-def _tensorflow(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident: Resident | None) -> Run:
+def _tensorflow(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], resident: SplitData | None) -> Run:
     import tensorflow as tf
 
-    pool = None if resident is None else tuple(tf.constant(np.asarray(array)) for array in resident)
+    pool = None if resident is None else tuple(map(tf.constant, _arrays(resident)))
 
     @tf.function(reduce_retracing=True)
     def steps(*batches: Any) -> Any:
@@ -89,3 +84,7 @@ def _tensorflow(model: Any, optimizer: Any, loss: Callable[[Any, Any], Any], res
         return steps(*(tf.constant(batch) for batch in batches)).numpy()
 
     return run
+
+
+def _arrays(data: SplitData) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(data.images), np.asarray(data.labels)

@@ -2,9 +2,9 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
-from captchalab.params import NetworkParams, Precision, StageName, StageParams, Weights
+from captchalab.params import NetworkParams, Params, Precision, StageName, StageParams, Weights
 from captchalab.reading.captcha import CaptchaParams, Kind
 
 
@@ -21,6 +21,22 @@ class Task(NamedTuple):
     workers: int = 0
     weights: Weights | None = None  # of the characters in the texts it learns from; none: uniform
     precision: Precision = "float32"
+
+    @classmethod
+    def of(cls, params: Params, name: StageName, kind: Kind, experiment: str | None = None) -> Self:
+        """A stage as params.yaml has it, logged to its experiment or to another."""
+        return cls(
+            name,
+            kind,
+            params.captcha,
+            params.network(kind),
+            params.stage(name, kind),
+            params.seed,
+            experiment or params.tracking.experiment,
+            params.runtime.workers,
+            params.splits.train.weights,
+            params.runtime.precision,
+        )
 
     @property
     def steps(self) -> int:

@@ -56,7 +56,7 @@ class Looped:
         kept = None
         if resident:
             assert isinstance(source, batches.Pool)
-            kept = device_loop.Resident(source.data.images, source.data.labels)
+            kept = source.data
         self.run = device_loop.build(network.model, optimizer, models.LOSSES[network.kind], kept)
 
     def losses(self, first_step: int, steps: int) -> Iterator[float]:
