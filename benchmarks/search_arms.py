@@ -3,12 +3,12 @@
     .venv/bin/python benchmarks/search_arms.py --seeds 1 2 3     half an hour for each seed, on two quiet cores
     .venv/bin/python benchmarks/search_arms.py --table           the table again, from the CSV
 
-Both arms search the space of params.yaml from the present parameters on. A trial has half its images and 90 seconds, so
-that half an hour has room for twenty. One arm proposes by TPE, after few trials at random, and ends trials that are
-behind; the other draws at random and runs each trial to its end. Arms of one seed share captchas and initial weights
-and run side by side, a thread each, so that both meet the same noise of the machine. An arm is `captchalab search run`,
-with a storage of its own below --work. Every trial of every arm is a row of the CSV; a seed that is in it is not run
-again.
+Both arms search the space of params.yaml from the present parameters on. A trial has half its images, a minute of
+training and 2,000 captchas to validate with, so that half an hour has room for twenty. One arm proposes by TPE, after
+few trials at random, and ends trials that are behind; the other draws at random and runs each trial to its end. Arms of
+one seed share captchas and initial weights and run side by side, a thread each, so that both meet the same noise of the
+machine. An arm is `captchalab search run`, with a storage of its own below --work. Every trial of every arm is a row of
+the CSV; a seed that is in it is not run again.
 """
 
 import argparse
@@ -33,7 +33,8 @@ ARMS = {
     "random": ("--sampler", "random", "--no-pruning"),
 }
 SHARE = 0.5  # of search.images, and of the images before which no trial is ended
-MAX_S = 90.0  # of training, in a trial
+MAX_S = 60.0  # of training, in a trial
+VALID_IMAGES = 2000  # eight validations with all 5,000 take half as long again as the training
 STARTS = 4  # trials at random before TPE proposes, and trials that run to their end before any is pruned
 NO_LIMIT = 1_000_000  # trials: time alone ends an arm
 STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed"}
@@ -107,6 +108,7 @@ def copy(project: Project, seed: int, folder: Path) -> Project:
     """A project with another seed and shorter trials, whose searches end by time alone."""
     content = yaml.read(project.params)
     content["seed"] = seed
+    content["splits"]["valid"]["images"] = VALID_IMAGES
     budget = content["search"]
     budget.update(patience_trials=NO_LIMIT, startup_trials=STARTS, images=int(SHARE * budget["images"]), max_s=MAX_S)
     warmup = {kind: int(SHARE * images) for kind, images in budget["pruner"]["warmup_images"].items()}
