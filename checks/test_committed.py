@@ -6,6 +6,7 @@ does not matter here, and none of this matters to `make test`.
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,13 @@ def test_the_reports_meet_what_is_promised(committed):
         metrics = files.read_json(committed.report(kind) / "metrics.json")
         assert metrics["n"] == 10_000
         assert metrics["exact"] >= {"cnn": 0.965, "ctc": 0.98}[kind]
+
+
+def test_the_table_of_two_ways_to_search_is_that_of_their_trials(committed):
+    command = [sys.executable, "benchmarks/search_arms.py", "--table"]
+    done = subprocess.run(command, cwd=committed.root, capture_output=True, text=True, check=True)
+    table = [line for line in done.stdout.splitlines() if line.startswith("|")]
+    assert "\n".join(table) in (committed.root / "docs" / "search.md").read_text()
 
 
 def test_every_link_and_image_of_the_readme_exists(committed, readme):
