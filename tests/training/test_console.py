@@ -1,5 +1,7 @@
 """What a stage prints into a log file."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -32,3 +34,17 @@ def test_a_short_epoch_prints_nothing(task, capsys):
         for _ in range(100):
             steps.add(0.25)
     assert capsys.readouterr().out == ""
+
+
+def test_a_killed_training_leaves_no_semaphore_behind(smoke):
+    """Python's tracker of what outlives a process would warn of it at the end of a search."""
+    script = f"""
+from multiprocessing import resource_tracker, set_start_method
+from captchalab.params import check
+from captchalab.training import console
+from captchalab.training.progress import Task
+set_start_method("forkserver")  # as in a trial
+with console.Steps(Task.of(check({smoke.model_dump(mode="json")!r}), "train", "cnn"), 0):
+    assert resource_tracker._resource_tracker._fd is None
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -1,6 +1,7 @@
 """What a stage prints: a line per epoch, and within an epoch a progress bar, or a line now and then in a log."""
 
 import sys
+import threading
 import time
 from typing import Any
 
@@ -41,6 +42,7 @@ class Steps:
     def __init__(self, task: Task, epoch: int) -> None:
         from tqdm import tqdm
 
+        tqdm.set_lock(threading.RLock())  # its own holds a semaphore, which a killed trial leaves behind with a warning
         self.task, self.epoch, self.steps = task, epoch, 0
         self.logged_at = time.monotonic()
         self.bar: Any = tqdm(
