@@ -20,6 +20,7 @@ def test_data_md5_is_the_one_in_dvc_lock(tmp_path):
 def test_tags_say_where_a_run_comes_from(tmp_path):
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b"]
     (tmp_path / "file").write_text("1")
+    (tmp_path / "params.yaml").write_text("seed: 1\n")
     (tmp_path / "dvc.lock").write_text("schema: '1.0'\n")
     for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "x"]):
         subprocess.run([*git, *words], cwd=tmp_path, check=True)
@@ -31,6 +32,8 @@ def test_tags_say_where_a_run_comes_from(tmp_path):
     assert tags["train_journal_id"] == trained.about["id"]
     (tmp_path / "dvc.lock").write_text("schema: '2.0'\n")
     assert origin.run_tags(Project(tmp_path), "ctc", "train")["git_dirty"] == "false", "the chain writes it as it goes"
+    (tmp_path / "params.yaml").write_text("seed: 2\n")
+    assert origin.run_tags(Project(tmp_path), "ctc", "train")["git_dirty"] == "false", "a run records its parameters"
     (tmp_path / "file").write_text("2")
     assert origin.run_tags(Project(tmp_path), "ctc", "train")["git_dirty"] == "true"
     shutil.rmtree(tmp_path / ".git")

@@ -14,10 +14,10 @@ from captchalab.training.journal import Journal
 def run_tags(project: Project, kind: Kind, stage: StageName) -> dict[str, str]:
     """The tags of a stage's run."""
     tags = {"git_sha": _git(project.root, "rev-parse", "HEAD") or "none"}
-    # what the chain itself writes does not make the code another one
-    written = (":!dvc.lock", ":!reports")
+    # neither what the chain itself writes nor the parameters, which every run records, make the code another one
+    ignored = (":!dvc.lock", ":!reports", ":!params.yaml")
     tags["git_dirty"] = str(
-        bool(_git(project.root, "status", "--porcelain", "--untracked-files=no", ".", *written))
+        bool(_git(project.root, "status", "--porcelain", "--untracked-files=no", ".", *ignored))
     ).lower()
     tags["dvc_stage"] = os.environ.get("DVC_STAGE", "none")
     if name := os.environ.get("DVC_EXP_NAME"):
