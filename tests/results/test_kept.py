@@ -182,6 +182,12 @@ def test_files_of_two_runs_are_not_kept(chain, change, sentence):
     assert not chain.results.exists()
 
 
+def test_a_kind_is_kept_while_the_other_has_not_run_with_these_parameters(chain):
+    lock = {"stages": {"train@cnn": {"params": {"params.yaml": {"seed": 1, "train.cnn": {}}}}}}
+    chain.lock.write_text(json.dumps(lock))
+    keep("best", "--kind", "ctc")
+
+
 def test_a_folder_that_exists_is_replaced_on_demand_only(chain):
     keep("best")
     before = (chain.results / "best" / "about.json").read_bytes()
