@@ -4,7 +4,7 @@ A folder has the layout of a project, so that whatever reads a workspace's netwo
 
     about.json                     format, networks, and the SHA-256 of every other file
     README.md                      the model card
-    params.yaml, dvc.lock          as the chain ran
+    params.yaml, dvc.lock          as the chain ran; for a kind that is not kept, dvc.lock may describe an older run
     data/test/meta.json            which split the test metrics are of
     models/<kind>/train/           journal of stage 1, hardware.csv where it was measured
     models/<kind>/finetune/        the same of stage 2, and model.keras to fine-tune from
