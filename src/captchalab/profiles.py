@@ -135,7 +135,8 @@ def smoke(project: Project, keep: bool = False) -> int:
         copy_project(project.root, folder)
         (folder / "params.yaml").write_text(text, encoding="utf-8")
         status = subprocess.run(["dvc", "repro"], cwd=folder, env=copy_environment(), check=False).returncode
-        print(f"smoke: {'the whole chain ran' if status == 0 else 'failed'}{f', in {folder}' if keep else ''}")
+        end = "the whole chain ran" if status == 0 else "failed"
+        print(f"smoke: {end}, in {folder}{'' if keep else ', which is now removed'}")
         return status
     finally:
         if not keep:

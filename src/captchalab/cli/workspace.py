@@ -97,7 +97,7 @@ def ui(port: int) -> None:
     if store.is_server:
         print(f"The runs are on a server of their own: {page}")
         return
-    print(f"The runs: {page} (Ctrl-C ends it)", flush=True)
+    print(f"The runs: {page} (answers in a few seconds; Ctrl-C ends it)", flush=True)
     command, environment = ui.command(store, port)
     os.execvpe(command[0], command, environment)
 
