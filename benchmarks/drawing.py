@@ -4,7 +4,8 @@
     .venv/bin/python benchmarks/drawing.py --check 1000     no speed: 1,000 images of each kind, byte for byte
 
 Both take their turns, five times over; medians are compared. One core: in this process. All cores: worker processes, as
-`captchalab generate` has them, started and warm. The check is `tests/data/test_rendering.py`'s, of more images.
+`captchalab generate` has them, started and warm. At the end, where the time of ours goes. The check is
+`tests/data/test_rendering.py`'s, of more images.
 """
 
 import argparse
@@ -16,17 +17,25 @@ import string
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from unittest import mock
 
 import matplotlib
 import numpy as np
 from captcha.image import ImageCaptcha
 
 from captchalab.data import rendering
+from captchalab.data.drawing import chance, noise, painting
 from captchalab.data.workers import in_order
 from captchalab.reading.captcha import CaptchaParams
 
+PARTS = {
+    "random numbers": (chance, "choose"),
+    "glyphs": (painting, "paint"),
+    "dots, curve, smoothing": (noise, "finish"),
+}
 UPPER, LOWER = string.digits + string.ascii_uppercase, string.ascii_lowercase
 CAPTCHA = CaptchaParams(alphabet=UPPER, length=4, width_px=128, height_px=64, channels=1)
 IMAGES, ROUNDS, CHUNK = 1000, 5, 100
@@ -75,6 +84,28 @@ def images_per_s(draw: Callable[[int], None], workers: int) -> float:
     return images / (time.perf_counter() - started)
 
 
+def shares(images: int) -> dict[str, float]:
+    """Of the time of drawing on one core, by part."""
+    seconds = dict.fromkeys(PARTS, 0.0)
+
+    def timed(part: str, call: Callable[..., None]) -> Callable[..., None]:
+        def work(*given: object) -> None:
+            started = time.perf_counter()
+            call(*given)
+            seconds[part] += time.perf_counter() - started
+
+        return work
+
+    with ExitStack() as patches:
+        for part, (module, name) in PARTS.items():
+            patches.enter_context(mock.patch.object(module, name, timed(part, getattr(module, name))))
+        started = time.perf_counter()
+        for start in range(0, images, CHUNK):
+            draw_ours(start)
+        whole = time.perf_counter() - started
+    return {part: spent / whole for part, spent in (seconds | {"the rest": whole - sum(seconds.values())}).items()}
+
+
 def check(images: int) -> int:
     """Images that differ, over all kinds."""
     bad = 0
@@ -120,6 +151,7 @@ def main() -> None:
             print(f"{cores_used:<8} {name:<11} {median:7,.0f} ({min(values):,.0f}, {max(values):,.0f})")
         ratio = statistics.median(speeds["captchalab"]) / statistics.median(speeds["captcha"])
         print(f"{cores_used:<8} {'ratio':<11} {ratio:7.1f}", flush=True)
+    print("of ours: " + ", ".join(f"{part} {share:.0%}" for part, share in shares(IMAGES * rounds).items()), flush=True)
 
 
 def processor() -> str:
