@@ -65,9 +65,9 @@ def cost(table: Mapping[str, Any], path: Path) -> None:
             colour, line = COLOURS[network["kind"]], LINES[names.index(network["name"]) % len(LINES)]
             x = [epoch[key] / scale for epoch in network["epochs"]]
             y = [min(epoch["val/exact"], HIGHEST) for epoch in network["epochs"]]
-            axes.plot(x, y, line, color=colour, linewidth=1.2, marker=".", markersize=4)
-            name = f"{network['kind'].upper()} {network['name']}, {network['device']}"
-            _tested(axes, x[-1], network["test"], color=colour, label=name if axes is panels[0] else None)
+            name = f"{network['kind'].upper()} {network['name']}, {network['device']}" if axes is panels[0] else None
+            axes.plot(x, y, line, color=colour, linewidth=1.2, marker=".", markersize=4, label=name)
+            _tested(axes, x[-1], network["test"], color=colour)
     for point in table["reference"]:
         name = f"{point['kind'].upper()}, the public reference, {point['n']:,} test captchas of its own"
         _tested(panels[0], point["images_seen"], point, color=COLOURS[point["kind"]], mfc="white", label=name)
@@ -89,7 +89,7 @@ def cost(table: Mapping[str, Any], path: Path) -> None:
     _share_axis(panels[0], min(shares + ends), max(shares + ends))
     figure.legend(
         loc="outside lower left", ncols=2, frameon=False, fontsize=SMALL, alignment="left", title_fontsize=SMALL,
-        title="line: valid split, after each epoch; diamond: test split, once, with its 95 % interval",
+        handlelength=3, title="line: valid split, after each epoch; diamond: test split, once, with its 95 % interval",
     )  # fmt: skip
     save(figure, path)
 
