@@ -68,9 +68,6 @@ class Renderer:
         self.size, self.channels = (package._width, package._height), channels
         self.style, self.glyphs = glyphs.style(package), glyphs.measure(package, alphabet)
         self.opacity = np.array(package.lookup_table).clip(max=255).astype(np.uint8)
-        alpha, colour = np.mgrid[0:256, 0:256]  # rgba2rgbA (Convert.c)
-        divided = np.minimum(255, 255 * colour // alpha.clip(min=1))
-        self.unmultiplied = np.where((alpha == 0) | (alpha == 255), colour, divided).astype(np.uint8)
         dot = Image.new("L", (9, 9))
         ImageDraw.Draw(dot).line(((4, 4), (3, 3)), fill=255, width=3)  # as ImageCaptcha.create_noise_dots
         self.dot = np.ascontiguousarray(np.argwhere(np.asarray(dot).T) - 4)  # x, y
@@ -90,10 +87,10 @@ class Renderer:
         number, length = labels.shape
         captchas, glyphs = np.zeros(number, chance.CAPTCHA), np.zeros((number, length), chance.GLYPH)
         words = np.frombuffer(b"".join(key.to_bytes(16, "little") for key in keys), "<u4").reshape(number, 4)
-        boxes, masks, coverage, sizes = self.glyphs
+        boxes, masks, corners, sizes = self.glyphs
         chance.choose(words, chances, boxes, masks, self.style, self.size, length, labels, captchas, glyphs)
         canvases = np.empty((number, *self.size), np.uint32)
-        painting.paint(captchas, glyphs, boxes, coverage, sizes, self.unmultiplied, self.opacity, canvases)
+        painting.paint(captchas, glyphs, boxes, corners, sizes, self.opacity, canvases)
         noise.finish(captchas, self.dot, canvases, images)
 
 

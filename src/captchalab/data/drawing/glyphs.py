@@ -26,9 +26,9 @@ class Glyphs(NamedTuple):
     """Characters of an alphabet in each of F fonts."""
 
     boxes: np.ndarray  # int64 (F, K + 1, 2): width and height, px; the last one is a blank's
-    masks: np.ndarray  # int64 (F, K, dx, dy): which of `coverage` it is
-    coverage: np.ndarray  # uint8 (M, height, width): the masks, each in its upper left corner
-    sizes: np.ndarray  # int64 (M, 2): their heights and widths
+    masks: np.ndarray  # int64 (F, K, dx, dy): which of M it is
+    corners: np.ndarray  # uint32 (M, height + 2, width + 2): the four pixels around each corner of a mask's pixels
+    sizes: np.ndarray  # int64 (M, 2): the masks' heights and widths
 
 
 def style(package: ImageCaptcha) -> Style:
@@ -66,10 +66,16 @@ def measure(package: ImageCaptcha, alphabet: str) -> Glyphs:
             if number == len(arrays):
                 arrays.append(mask)
     sizes = np.array([mask.shape for mask in arrays], np.int64)
-    coverage = np.zeros((len(arrays), *sizes.max(axis=0)), np.uint8)
-    for i, mask in enumerate(arrays):
-        coverage[i, : mask.shape[0], : mask.shape[1]] = mask
-    return Glyphs(boxes, masks, coverage, sizes)
+    corners = np.zeros((len(arrays), *sizes.max(axis=0) + 2), np.uint32)
+    for i, (mask, (height, width)) in enumerate(zip(arrays, sizes, strict=True)):
+        corners[i, : height + 1, : width + 1] = _corners(mask)
+    return Glyphs(boxes, masks, corners, sizes)
+
+
+def _corners(mask: np.ndarray) -> np.ndarray:
+    """Around each corner the four pixels, the upper left one in the lowest byte; beyond its border a mask goes on."""
+    wide = np.pad(mask, 1, "edge").astype(np.uint32)
+    return wide[:-1, :-1] | wide[:-1, 1:] << 8 | wide[1:, :-1] << 16 | wide[1:, 1:] << 24
 
 
 def _floats(pair: tuple[float, float]) -> tuple[float, float]:

@@ -1,9 +1,9 @@
 """Glyphs rotated, stretched, warped and pasted, as the package `captcha` does it with Pillow: the same bytes.
 
 Pixels are packed into uint32, red in the lowest byte, and images lie on their side, (W, H): Pillow resizes from left to
-right first, and so a loop over a column is one over neighbours, which the compiler makes one of vector instructions.
-Sums of floats are taken in Pillow's order, without fused operations (Numba's default): they round alike.
-Files named here are those of Pillow's src/libImaging.
+right first, and so a loop over a column is one over neighbours, which the compiler makes one of vector instructions;
+what it cannot be made of has a loop of its own. Sums of floats are taken in Pillow's order, without fused operations
+(Numba's default): they round alike. Files named here are those of Pillow's src/libImaging.
 """
 
 import math
@@ -13,18 +13,17 @@ from numba import njit
 
 PRECISION = 22  # bits after the point of a resampling weight (Resample.c: 32 - 8 - 2)
 HALF = np.int32(1 << (PRECISION - 1))  # of the last bit that stays
-LOW = np.uint32(255)  # of a packed pixel
+LOW, ALIKE = np.uint32(255), np.uint32(0x01010101)  # of a packed pixel; times it, four alike
 EIGHT, SIXTEEN, TWENTY_FOUR = np.uint32(8), np.uint32(16), np.uint32(24)  # beside uint32 a plain 8 would make floats
 
 
 @njit(cache=True, nogil=True)
-def paint(captchas, glyphs, boxes, coverage, sizes, unmultiplied, opacity, canvases):
+def paint(captchas, glyphs, boxes, corners, sizes, opacity, canvases):
     """The texts of a batch on their backgrounds.
 
     Args:
         captchas, glyphs: what to draw (`chance.choose`).
-        boxes, coverage, sizes: of the glyphs (`glyphs.measure`).
-        unmultiplied: uint8 (256, 256), by alpha and premultiplied colour: the colour.
+        boxes, corners, sizes: of the glyphs (`glyphs.measure`).
         opacity: uint8 (256,), by brightness.
         canvases: uint32 (B, W, H), written.
     """
@@ -32,7 +31,7 @@ def paint(captchas, glyphs, boxes, coverage, sizes, unmultiplied, opacity, canva
     widest = W
     for i in range(len(captchas)):
         widest = max(widest, captchas[i].width)
-    reach = 2 * max(coverage.shape[1] + coverage.shape[2], boxes.max()) + 2  # px, of a rotated or stretched glyph
+    reach = 2 * max(corners.shape[1] + corners.shape[2], boxes.max()) + 2  # px, of a rotated or stretched glyph
     turned, stretched = np.empty((reach, reach), np.uint32), np.empty((reach, reach), np.uint32)
     upright = np.empty((reach, reach), np.uint32)
     canvas = np.empty((widest, H), np.uint32)
@@ -40,34 +39,34 @@ def paint(captchas, glyphs, boxes, coverage, sizes, unmultiplied, opacity, canva
     smallest = max(reach / max(boxes.min(), 1), widest / W)  # to how small a part anything is shrunk: one of so many
     weights = np.empty((max(reach, widest), 2 * math.ceil(2.0 * smallest) + 2), np.int32)
     sums = np.empty((4, max(reach, H)), np.int32)
+    places, shown = np.empty(max(reach, H), np.int32), np.empty(max(reach, H), np.uint32)
     mixed, plain = np.zeros(reach + 1, np.bool_), np.empty(widest + 1, np.bool_)
-    edges, between = np.empty((5, reach * reach), np.int64), np.empty((2, reach * reach))
     again = np.empty((256, 256), np.uint32)  # RGBa -> RGBA -> RGBa, by alpha and colour
     for a in range(256):
         for v in range(256):
-            again[a, v] = _over_255(np.int64(unmultiplied[a, v]) * a)
+            again[a, v] = _over_255(_unmultiplied(v, a) * a)
     as_is = np.empty((256, 256), np.uint32)
     as_is[:] = np.arange(256)
-    colours, whole = np.empty((4, 256)), np.empty(256, np.uint32)
+    colours, whole = np.empty((256, 4)), np.empty(256, np.uint32)
     for i in range(len(captchas)):
         captcha = captchas[i]
         canvas[: captcha.width] = _packed(captcha.background[0], captcha.background[1], captcha.background[2], 0)
         plain[:] = True
         for c in range(256):  # a glyph's colour, premultiplied, by coverage
             alpha = _over_255(c * captcha.ink[3])
-            colours[3, c] = alpha
+            colours[c, 3] = alpha
             for k in range(3):
-                colours[k, c] = _over_255(captcha.ink[k] * alpha)
+                colours[c, k] = _over_255(captcha.ink[k] * alpha)
         _fill(again, colours, whole)
         for g in range(captcha.glyphs):
             glyph = glyphs[i, g]
             h, w = sizes[glyph.mask, 0], sizes[glyph.mask, 1]
-            nw, nh = _rotate(coverage[glyph.mask, :h, :w], glyph.angle, colours, whole, again, edges, between, turned)
+            nw, nh = _rotate(corners[glyph.mask], w, h, glyph.angle, colours, whole, again, places, shown, turned)
             w2 = glyph.box[0] + abs(glyph.warp[0]) + abs(glyph.warp[2])
             h2 = glyph.box[1] + abs(glyph.warp[1]) + abs(glyph.warp[3])
             if nw == w2 and nh == h2:  # Image.resize copies then, and converts nothing
                 _fill(as_is, colours, whole)
-                _rotate(coverage[glyph.mask, :h, :w], glyph.angle, colours, whole, as_is, edges, between, turned)
+                _rotate(corners[glyph.mask], w, h, glyph.angle, colours, whole, as_is, places, shown, turned)
                 _fill(again, colours, whole)
             if nh - h2 > 2 * max(0, nw - w2):  # Pillow 13.0.0 begins with the rows here: read off its results
                 _mirror(turned, nw, nh, upright)
@@ -86,7 +85,7 @@ def paint(captchas, glyphs, boxes, coverage, sizes, unmultiplied, opacity, canva
                 taps = _weights(nh, h2, first, weights)
                 _resample(upright, w2, h2, first, weights, taps, sums, mixed, stretched)
                 source = stretched
-            _paste(source, w2, h2, glyph, unmultiplied, opacity, canvas[: captcha.width], plain)
+            _paste(source, w2, h2, glyph, opacity, places, shown, sums, canvas[: captcha.width], plain)
         if captcha.width == W:
             canvases[i] = canvas[:W]
         else:
@@ -99,6 +98,16 @@ def _over_255(value):
     """MULDIV255 (ImagingUtils.h)."""
     value += 128
     return ((value >> 8) + value) >> 8
+
+
+@njit(error_model="numpy")  # no check for a division by zero: it would keep loops from vector instructions
+def _unmultiplied(colour, alpha):
+    """min(255, 255 colour // alpha), and the colour itself where alpha is 0 (rgba2rgbA in Convert.c), int32.
+
+    A quotient below 256 that is no whole number is at least 1/255 below the next one, 500 times what float32 rounds by.
+    """
+    times, parts = (np.int32(1), np.float32(1.0)) if alpha == 0 else (np.int32(255), np.float32(alpha))
+    return min(np.int32(np.float32(colour * times) / parts), np.int32(255))
 
 
 @njit
@@ -114,7 +123,7 @@ def _again(again, r, g, b, a):
 @njit
 def _fill(again, colours, whole):
     for c in range(256):
-        whole[c] = _again(again, int(colours[0, c]), int(colours[1, c]), int(colours[2, c]), int(colours[3, c]))
+        whole[c] = _again(again, int(colours[c, 0]), int(colours[c, 1]), int(colours[c, 2]), int(colours[c, 3]))
 
 
 @njit
@@ -145,13 +154,12 @@ def _round_15(value):
 
 
 @njit
-def _rotate(mask, angle, colours, whole, again, edges, between, out):
+def _rotate(corners, w, h, angle, colours, whole, again, places, shown, out):
     """Image.rotate(angle, BILINEAR, expand=True) of a glyph; width and height.
 
     Rotated are premultiplied colours (bilinear_filter32RGB in Geometry.c), and they come back premultiplied by way of
     RGBA, as Pillow converts them. Where four neighbours are alike the colour is one of 256.
     """
-    h, w = mask.shape
     radians = -((angle % 360.0) * (math.pi / 180.0))
     a, b = _round_15(math.cos(radians)), _round_15(math.sin(radians))
     d, e = _round_15(-math.sin(radians)), _round_15(math.cos(radians))
@@ -161,36 +169,39 @@ def _rotate(mask, angle, colours, whole, again, edges, between, out):
     nh = _extent(f, d * w + f, d * w + e * h + f, e * h + f)
     left, top = -(nw - w) / 2.0, -(nh - h) / 2.0
     c, f = a * left + b * top + c, d * left + e * top + f
-    n = 0
+    fours = corners.reshape(-1)
+    row, nothing = np.int32(corners.shape[1]), np.int32(len(fours) - 1)
+    channel = np.empty(4, np.int32)
     for x in range(nw):
-        along_x, along_y = a * (x + 0.5), d * (x + 0.5)
+        along_x, along_y, to = a * (x + 0.5), d * (x + 0.5), out[x]
         for y in range(nh):
             u, v = along_x + b * (y + 0.5) + c, along_y + e * (y + 0.5) + f
-            out[x, y] = 0
-            if u >= 0.0 and v >= 0.0 and u < w and v < h:
-                u -= 0.5
-                v -= 0.5
-                u0, v0 = int(u + 1.0) - 1, int(v + 1.0) - 1  # floor, of at least -0.5
-                ua, ub = max(u0, 0), min(u0 + 1, w - 1)
-                va, vb = max(v0, 0), min(v0 + 1, h - 1)
-                p, q, r, s = mask[va, ua], mask[va, ub], mask[vb, ua], mask[vb, ub]
-                if p == q and p == r and p == s:
-                    out[x, y] = whole[p]
-                else:
-                    edges[0, n] = x * out.shape[1] + y
-                    edges[1, n], edges[2, n], edges[3, n], edges[4, n] = p, q, r, s
-                    between[0, n], between[1, n] = u - u0, v - v0
-                    n += 1
-    flat = out.reshape(-1)
-    channel = np.empty(4, np.int64)
-    for i in range(n):
-        p, q, r, s = edges[1, i], edges[2, i], edges[3, i], edges[4, i]
-        across, down = between[0, i], between[1, i]
-        for k in range(4):
-            upper = colours[k, p] + (colours[k, q] - colours[k, p]) * across
-            lower = colours[k, r] + (colours[k, s] - colours[k, r]) * across
-            channel[k] = int(upper + (lower - upper) * down)
-        flat[edges[0, i]] = _again(again, channel[0], channel[1], channel[2], channel[3])
+            place = np.int32(v - 0.5 + 1.0) * row + np.int32(u - 0.5 + 1.0)
+            places[y] = place if (u >= 0.0) & (v >= 0.0) & (u < w) & (v < h) else nothing
+        ink = np.uint32(0)
+        for y in range(nh):
+            shown[y] = fours[places[y]]
+            ink |= shown[y]
+        if ink == 0:
+            to[:nh] = 0
+            continue
+        for y in range(nh):
+            to[y] = whole[shown[y] & LOW]
+        edges = 0
+        for y in range(nh):  # without a branch, whose outcome no processor could foresee
+            places[edges] = y
+            edges += shown[y] != (shown[y] & LOW) * ALIKE
+        for i in range(edges):
+            y = places[i]
+            u, v = along_x + b * (y + 0.5) + c - 0.5, along_y + e * (y + 0.5) + f - 0.5
+            across, down = u - (int(u + 1.0) - 1), v - (int(v + 1.0) - 1)  # floor, of at least -0.5
+            four = shown[y]
+            p, q, r, s = four & LOW, (four >> EIGHT) & LOW, (four >> SIXTEEN) & LOW, four >> TWENTY_FOUR
+            for k in range(4):
+                upper = colours[p, k] + (colours[q, k] - colours[p, k]) * across
+                lower = colours[r, k] + (colours[s, k] - colours[r, k]) * across
+                channel[k] = np.int32(upper + (lower - upper) * down)
+            to[y] = _again(again, channel[0], channel[1], channel[2], channel[3])
     return nw, nh
 
 
@@ -277,11 +288,8 @@ def _clip(total):
 
 
 @njit
-def _paste(source, w2, h2, glyph, unmultiplied, opacity, canvas, plain):
-    """Image.transform(QUAD), nearest pixel, of an image (h2, w2), and Image.paste of what that gives.
-
-    The package takes the opacity from the brightness: (19595 R + 38470 G + 7471 B) / 65536 (Convert.c).
-    """
+def _paste(source, w2, h2, glyph, opacity, places, shown, sums, canvas, plain):
+    """Image.transform(QUAD), nearest pixel, of an image (h2, w2), and Image.paste of what that gives."""
     w, h = glyph.box[0], glyph.box[1]
     x1, y1, x2, y2 = glyph.warp[0], glyph.warp[1], glyph.warp[2], glyph.warp[3]
     # corners, as the package gives them, and quad_transform's coefficients (Image.py, Geometry.c)
@@ -291,31 +299,53 @@ def _paste(source, w2, h2, glyph, unmultiplied, opacity, canvas, plain):
     e, f, g, j = float(y1), (ney - y1) * across, (swy - y1) * down, (sey - swy - ney + y1) * across * down
     width, H = canvas.shape
     top = int((H - h) / 2)
-    last = np.uint32(0)
-    red = green = blue = opaque = 0
+    begin, end = max(0, -top), min(h, H - top)
+    n = end - begin
+    pixels = source.reshape(-1)
+    row, nothing = np.int32(source.shape[1]), np.int32(len(pixels) - 1)
+    pixels[nothing] = 0  # there is more room than any glyph takes
+    shown, red, green, blue, opaque = shown[:n], sums[0, :n], sums[1, :n], sums[2, :n], sums[3, :n]
     for x in range(max(0, -glyph.left), min(w, width - glyph.left)):
         u0, v0 = a + b * (x + 0.5), e + f * (x + 0.5)
         d0, j0 = d * (x + 0.5), j * (x + 0.5)
-        column = canvas[glyph.left + x]
-        for y in range(max(0, -top), min(h, H - top)):
-            u, v = u0 + c * (y + 0.5) + d0 * (y + 0.5), v0 + g * (y + 0.5) + j0 * (y + 0.5)
-            if u < 0.0 or v < 0.0 or u >= w2 or v >= h2:
-                continue
-            p = source[int(v), int(u)]
-            if p == 0:
-                continue
-            if p != last:
-                last, alpha = p, p >> TWENTY_FOUR
-                red = np.int64(unmultiplied[alpha, p & LOW])
-                green = np.int64(unmultiplied[alpha, (p >> EIGHT) & LOW])
-                blue = np.int64(unmultiplied[alpha, (p >> SIXTEEN) & LOW])
-                opaque = np.int64(opacity[(red * 19595 + green * 38470 + blue * 7471 + 0x8000) >> 16])
-            if opaque:
-                plain[glyph.left + x] = False
-                under, rest = np.int64(column[top + y]), 255 - opaque
-                column[top + y] = _packed(
-                    _over_255((under & 255) * rest + red * opaque),
-                    _over_255(((under >> 8) & 255) * rest + green * opaque),
-                    _over_255(((under >> 16) & 255) * rest + blue * opaque),
-                    0,
-                )
+        for i in range(n):
+            y = begin + i + 0.5
+            u, v = u0 + c * y + d0 * y, v0 + g * y + j0 * y
+            place = np.int32(v) * row + np.int32(u)
+            places[i] = place if (u >= 0.0) & (v >= 0.0) & (u < w2) & (v < h2) else nothing
+        ink = np.uint32(0)
+        for i in range(n):
+            shown[i] = pixels[places[i]]
+            ink |= shown[i]
+        if ink == 0:
+            continue
+        _unpack(shown, red, green, blue, opaque)
+        for i in range(n):
+            opaque[i] = opacity[opaque[i]]
+        _blend(canvas[glyph.left + x, top + begin : top + end], red, green, blue, opaque)
+        plain[glyph.left + x] = False
+
+
+@njit
+def _unpack(pixels, red, green, blue, brightness):
+    """Colours, and the brightness that opacity is looked up by: (19595 R + 38470 G + 7471 B) / 65536 (Convert.c)."""
+    for i in range(len(pixels)):
+        p = pixels[i]
+        alpha = np.int32(p >> TWENTY_FOUR)
+        r = _unmultiplied(np.int32(p & LOW), alpha)
+        g = _unmultiplied(np.int32((p >> EIGHT) & LOW), alpha)
+        b = _unmultiplied(np.int32((p >> SIXTEEN) & LOW), alpha)
+        red[i], green[i], blue[i] = r, g, b
+        brightness[i] = (r * np.int32(19595) + g * np.int32(38470) + b * np.int32(7471) + np.int32(0x8000)) >> 16
+
+
+@njit
+def _blend(column, red, green, blue, opaque):
+    """Colours over a column of the canvas."""
+    for i in range(len(column)):
+        under, over = column[i], opaque[i]
+        rest = np.int32(255) - over
+        r = _over_255(np.int32(under & LOW) * rest + red[i] * over)
+        g = _over_255(np.int32((under >> EIGHT) & LOW) * rest + green[i] * over)
+        b = _over_255(np.int32((under >> SIXTEEN) & LOW) * rest + blue[i] * over)
+        column[i] = _packed(r, g, b, 0)
