@@ -1,6 +1,6 @@
 """A finished chain's networks, with all that is said of them, as a folder that git keeps.
 
-    captchalab keep default --kind ctc      results/default/, 5 MB; 14 MB for both default networks
+    captchalab keep mine --kind ctc      results/mine/, 5 MB; 14 MB for both default networks
 
 The weights of stage 1 stay behind: stage 2 is what is read with, promoted and fine-tuned from.
 """
