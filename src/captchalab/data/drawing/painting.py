@@ -178,11 +178,7 @@ def _rotate(corners, w, h, angle, colours, whole, again, places, shown, out):
             u, v = along_x + b * (y + 0.5) + c, along_y + e * (y + 0.5) + f
             place = np.int32(v - 0.5 + 1.0) * row + np.int32(u - 0.5 + 1.0)
             places[y] = place if (u >= 0.0) & (v >= 0.0) & (u < w) & (v < h) else nothing
-        ink = np.uint32(0)
-        for y in range(nh):
-            shown[y] = fours[places[y]]
-            ink |= shown[y]
-        if ink == 0:
+        if not _look_up(fours, places, shown[:nh]):
             to[:nh] = 0
             continue
         for y in range(nh):
@@ -203,6 +199,16 @@ def _rotate(corners, w, h, angle, colours, whole, again, places, shown, out):
                 channel[k] = np.int32(upper + (lower - upper) * down)
             to[y] = _again(again, channel[0], channel[1], channel[2], channel[3])
     return nw, nh
+
+
+@njit
+def _look_up(pixels, places, shown):
+    """The pixels at so many places; 0 where all of them are."""
+    ink = np.uint32(0)
+    for i in range(len(shown)):
+        shown[i] = pixels[places[i]]
+        ink |= shown[i]
+    return ink
 
 
 @njit
@@ -313,11 +319,7 @@ def _paste(source, w2, h2, glyph, opacity, places, shown, sums, canvas, plain):
             u, v = u0 + c * y + d0 * y, v0 + g * y + j0 * y
             place = np.int32(v) * row + np.int32(u)
             places[i] = place if (u >= 0.0) & (v >= 0.0) & (u < w2) & (v < h2) else nothing
-        ink = np.uint32(0)
-        for i in range(n):
-            shown[i] = pixels[places[i]]
-            ink |= shown[i]
-        if ink == 0:
+        if not _look_up(pixels, places, shown):
             continue
         _unpack(shown, red, green, blue, opaque)
         for i in range(n):
