@@ -153,7 +153,7 @@ def _commit() -> str:
     """The commit that was measured; with + where files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
     sha = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
-    paths = ["--", ":/", f":!{RESULTS}"]  # what the benchmarks before this one wrote is no change of the code
+    paths = ["--", ":/", f":(exclude){RESULTS}"]  # what the benchmarks before this one wrote is no change of the code
     status = subprocess.run([*git, "status", "--porcelain", "-uno", *paths], capture_output=True, text=True)
     changed = status.stdout.strip()
     return f"{sha or 'without git'}{'+' if changed else ''}"
