@@ -159,3 +159,17 @@ def test_the_engines_start_up_messages_are_not_shown():
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("tensorflow 2.")
     assert done.stderr == ""
+
+
+def test_convolutions_are_onednns_on_every_cpu():
+    """TensorFlow's own choice only where a CPU has AVX-512 VNNI: elsewhere training took 1.6 times as long."""
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "KERAS_BACKEND": "tensorflow", "ONEDNN_VERBOSE": "1"}
+    environment.pop("TF_ENABLE_ONEDNN_OPTS", None)
+    script = """
+import numpy as np
+from captchalab.networks import backend
+backend.start()
+backend.keras.ops.conv(np.ones((4, 32, 32, 16), np.float32), np.ones((3, 3, 16, 16), np.float32))
+"""
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert "exec,cpu,convolution" in done.stdout

@@ -1,11 +1,11 @@
 """What knows TensorFlow and JAX, but for `training.device_loop`: memory growth, XLA by device, random numbers.
 
 The others take `keras` from here, and call `start()` before they compute. TensorFlow by default;
-JAX with KERAS_BACKEND=jax. On a CPU the same seed gives the same weights, bit for bit, on any number of
-cores, because TensorFlow computes an operation on one thread; on a GPU that takes TF_DETERMINISTIC_OPS=1,
-and time. Networks this small gain little from more threads: two trainings side by side, a thread each,
-see 1.6 times the images of two trainings one after the other with two threads. TF_NUM_INTRAOP_THREADS
-sets another number, which changes the last digits of the weights.
+JAX with KERAS_BACKEND=jax. On CPUs with the same vector instructions the same seed gives the same
+weights, bit for bit, on any number of cores, because TensorFlow computes an operation on one thread; on
+a GPU that takes TF_DETERMINISTIC_OPS=1, and time. Networks this small gain little from more threads: two
+trainings side by side, a thread each, see 1.6 times the images of two trainings one after the other with
+two threads. TF_NUM_INTRAOP_THREADS sets another number, which changes the last digits of the weights.
 """
 
 import os
@@ -39,6 +39,7 @@ class Device(NamedTuple):
 ENGINE = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # TensorFlow does so by itself only with AVX-512 VNNI
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take 3/4 of the GPU
 warnings.filterwarnings("ignore", message=".*np.object.*", category=FutureWarning)
 with quiet():  # TensorFlow writes a dozen lines about CUDA and the CPU before its log level counts
