@@ -95,6 +95,7 @@ pins: $(READY)  ## resolve pyproject.toml into the requirements files; UPGRADE=1
 clean:  ## remove .venv, checkpoints and caches; data, models and runs stay
 	rm -rf .venv .checkpoints .mypy_cache .pytest_cache .ruff_cache
 
+# bytecode at once: every stage imports TensorFlow, and containers often keep Python from writing what it compiles
 $(READY): requirements.txt requirements-gpu.txt requirements-ray.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 14) else \
 		f"captchalab needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is {v[0]}.{v[1]}: make setup PYTHON=python3.12")'
@@ -102,6 +103,6 @@ $(READY): requirements.txt requirements-gpu.txt requirements-ray.txt pyproject.t
 		{ echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: python3-venv)." >&2; exit 1; }
 	$(PYTHON) -m venv $(if $(MOVED),--clear) .venv
 	$(BIN)/python -m pip install -q --disable-pip-version-check uv==$(UV)
-	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --require-hashes $(addprefix -r ,$(PINS))
+	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --compile-bytecode --require-hashes $(addprefix -r ,$(PINS))
 	VIRTUAL_ENV=.venv $(BIN)/uv pip install -q --no-deps --no-build-isolation -e .
 	@pwd | tee $(if $(GPU)$(RAY),.venv/.ready) > $@
