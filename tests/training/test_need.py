@@ -29,5 +29,8 @@ def test_it_says_how_long_it_would_take_and_goes_on_only_when_told(project):
         done.stderr,
     )
     assert not project.models.exists()
+    drawn = CliRunner().invoke(main, ["generate", "valid"])
+    assert drawn.exit_code == 1 and drawn.stderr.startswith("captchalab: train ctc is made for a GPU")
+    assert not project.split("valid").exists(), "minutes of drawing come to nothing where training ends at once"
     project.params.write_text(text)
     assert "data/valid/meta.json is missing" in CliRunner().invoke(main, ["train", "ctc"]).stderr

@@ -9,8 +9,9 @@ from captchalab import files
 from captchalab.cli.group import KIND, main, open_project
 
 if TYPE_CHECKING:
-    from captchalab.params import Split, StageName
+    from captchalab.params import Params, Split, StageName
     from captchalab.reading.captcha import Kind
+    from captchalab.training.progress import Task
 
 
 @main.command()
@@ -19,7 +20,9 @@ def generate(split: "Split") -> None:
     """Draw a split of captchas to data/SPLIT."""
     project, params = open_project()
     from captchalab.data import dataset
+    from captchalab.training.progress import Task
 
+    _require_device(params, Task.of(params, "train", "ctc"))  # before minutes of drawing for a training that ends
     out = project.split(split)
     dataset.generate(
         params.captcha, split, getattr(params.splits, split), params.split_seed(split), out, params.runtime.workers
@@ -107,6 +110,13 @@ def compare() -> None:
     )
 
 
+def _require_device(params: "Params", task: "Task") -> None:
+    if params.runtime.needs == "gpu":
+        from captchalab.training import need
+
+        need.require_gpu(task)
+
+
 def _fit(name: "StageName", kind: "Kind") -> None:
     project, params = open_project()
     # TensorFlow reads it when it is imported; whoever sets it by hand means it
@@ -118,10 +128,7 @@ def _fit(name: "StageName", kind: "Kind") -> None:
     from captchalab.training.progress import Task
 
     task = Task.of(params, name, kind)
-    if params.runtime.needs == "gpu":
-        from captchalab.training import need
-
-        need.require_gpu(task)
+    _require_device(params, task)
     tags = origin.run_tags(project, kind, name)
     stage_1 = Journal(project.stage(kind, "train")) if name == "finetune" else None
     fit.fit(task, project.stage_paths(kind, name), tags, runs.Background(Store.of(project), stage_1))
