@@ -47,7 +47,7 @@ CHAMPION = result(range(80), "old")
             result(range(84)),
             CHAMPION,
             False,
-            "would take about 218 captchas: `captchalab promote --images 218` draws them.",
+            "telling them apart would take about 218 captchas.",
         ),
         (result(range(85)), CHAMPION, True, "p = 0.031, and attempt 1 against this champion needs 0.05 or less)."),
         # ten more right, but as many other ones wrong: it is the pairs that count, not the two shares

@@ -136,7 +136,7 @@ def test_a_lead_that_is_enough_at_first_is_not_after_a_million_attempts(opened, 
     outcome = promote(0.6)
     assert outcome.version is None
     assert "attempt 1000000 against this champion needs 5e-14 or less" in outcome.decision.reason
-    assert "captchas: `captchalab promote --images " in outcome.decision.reason
+    assert f"would take about {outcome.decision.needs:,} captchas." in outcome.decision.reason
 
 
 def test_what_is_refused_without_a_captcha_is_no_attempt(opened, promote):

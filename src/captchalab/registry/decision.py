@@ -50,6 +50,7 @@ class Decision(NamedTuple):
     reason: str
     p: float | None = None  # one-sided; None where nothing was compared
     max_p: float | None = None  # what this attempt could spend
+    needs: int | None = None  # captchas that would tell the two apart, where more of them would
 
 
 def decide(rules: PromoteParams, candidate: Result, champion: Result | None, attempt: int = 1) -> Decision:
@@ -106,9 +107,8 @@ def compare(only_candidate: int, only_champion: int, n: int, max_p: float, attem
     if needed is None:
         remedy = "the candidate is not ahead, so more captchas would not show that it is better."
     else:
-        draw_them = f"`captchalab promote --images {needed}` draws them"
-        remedy = f"telling them apart would take about {needed:,} captchas: {draw_them}."
-    return Decision(False, f"{seen}; {remedy}", p, spent)
+        remedy = f"telling them apart would take about {needed:,} captchas."
+    return Decision(False, f"{seen}; {remedy}", p, spent, needed)
 
 
 def spend(max_p: float, attempt: int) -> float:
