@@ -252,7 +252,7 @@ class RuntimeParams(Strict):
 
 
 class Params(Strict):
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # as NumPy and Keras take them
     captcha: CaptchaParams
     splits: SplitsParams
     models: ModelsParams
@@ -342,7 +342,8 @@ def check(content: dict[str, Any], source: str = "params.yaml") -> Params:
     except ValidationError as error:
         # a misspelt key is missing too: the misspelling is what helps
         first = min(error.errors(), key=lambda problem: problem["type"] != "extra_forbidden")
-        more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        others = error.error_count() - 1
+        more = f" ({others} more {'problem' if others == 1 else 'problems'})" if others else ""
         raise UserError(f"{source}: {_sentence(first)}{more}") from None
 
 
