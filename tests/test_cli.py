@@ -159,6 +159,23 @@ def test_a_taken_port_is_one_sentence(project):
     assert f"Port {port} on 127.0.0.1 is taken" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["ui", "serve", "dashboard"])
+@pytest.mark.parametrize("port", [-1, 99999])
+def test_a_port_that_cannot_be_is_refused(project, command, port):
+    done = run(command, "--port", port)
+    assert done.exit_code == 2
+    assert f"{port} is not in the range 1<=x<=65535" in done.stderr
+
+
+def test_draw_overwrites_nothing_but_captchas(project):
+    (project / "notes.md").write_text("notes")
+    done = run("draw", "0O0O", "--out", "notes.md")
+    assert done.exit_code == 1
+    assert done.stderr == "captchalab: notes.md exists and is no PNG file: name another with --out.\n"
+    assert (project / "notes.md").read_text() == "notes"
+    assert run("draw", "0O0O").exit_code == run("draw", "0O0O").exit_code == 0
+
+
 def test_draw_writes_one_captcha_or_a_folder_of_them(project):
     assert run("draw", "0O0O").stdout.strip() == "0O0O.png"
     run("draw", "0O0O", "--count", 3, "--out", "many")
@@ -224,7 +241,9 @@ def test_predict_refuses_images_of_another_size(project, model):
     Image.new("L", (170, 80)).save(project / "wide.png")
     done = run("predict", "wide.png", "--model", model)
     assert done.exit_code == 1
-    assert "wide.png is 170 x 80 px, the network reads 128 x 64 px" in done.stderr
+    assert done.stderr == (
+        "captchalab: wide.png is 170 x 80 px, the network reads 128 x 64 px: give it images of that size.\n"
+    )
 
 
 def test_predict_refuses_an_empty_folder(project, model):

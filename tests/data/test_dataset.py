@@ -31,6 +31,12 @@ def test_any_number_of_workers_draws_the_same_bytes(smoke, train, tmp_path, work
         assert (tmp_path / "again" / name).read_bytes() == (train / name).read_bytes()
 
 
+def test_a_split_that_the_disk_cannot_hold_is_refused(smoke, tmp_path):
+    with pytest.raises(UserError, match=r"train would take 3,278,400,000.0 GB, and its disk has .* GB free: make room"):
+        dataset.generate(smoke.captcha, "train", SplitParams(images=400_000_000_000_000), 2019, tmp_path / "train")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_larger_split_begins_with_the_smaller_one(smoke, train, tmp_path):
     dataset.generate(smoke.captcha, "train", SplitParams(images=50), 2019, tmp_path / "few")
     assert np.array_equal(np.load(tmp_path / "few" / "images.npy"), np.load(train / "images.npy")[:50])

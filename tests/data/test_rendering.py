@@ -13,6 +13,7 @@ from captcha.image import ImageCaptcha
 from captchalab.data import rendering
 from captchalab.data.drawing import noise, painting
 from captchalab.data.rendering import Renderer, draw_batch, draw_random, draw_text, prepare
+from captchalab.errors import UserError
 
 UPPER = string.digits + string.ascii_uppercase
 FONTS = [
@@ -123,6 +124,12 @@ def test_rounding_to_15_places_is_pythons():
 def test_a_thirteenth_is_rounded_as_pillow_does():
     sums = np.arange(13 * 255 + 1, dtype=np.uint32)
     assert np.array_equal(noise._thirteenth.py_func(sums), np.round(sums / 13))
+
+
+def test_characters_that_the_font_lacks_are_refused(smoke):
+    captcha = smoke.captcha.model_copy(update={"alphabet": "0Oé中文"})
+    with pytest.raises(UserError, match="captcha.alphabet has 中 文, which the font of the package captcha lacks"):
+        rendering.prepare(captcha)
 
 
 def test_long_compilation_is_said_and_a_short_one_is_not(smoke, capsys, monkeypatch):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import workspace
 from click.testing import CliRunner
+from servers import free_port
 
 from captchalab.cli import main
 from captchalab.errors import UserError
@@ -168,7 +169,8 @@ def without_password(text: str) -> bool:
 def test_no_verb_shows_the_password_of_the_store(project, untrained, monkeypatch, verb, uri):
     workspace.put(project, "cnn", untrained["cnn"], 100)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    words = {"lineage": [str(project.model("cnn"))], "ui": ["--port", "0"], "serve": ["--port", "0"]}
+    port = ["--port", str(free_port())]
+    words = {"lineage": [str(project.model("cnn"))], "ui": port, "serve": port}
     done = CliRunner().invoke(main, [verb, *words.get(verb, [])])
     assert done.exit_code == 1
     assert done.stderr.startswith("captchalab: MLflow at ") and done.stderr.count("\n") == 1

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from captchalab.params import Params
 
 KIND = click.Choice(["cnn", "ctc"])
+PORT = click.IntRange(1, 65535)
 
 
 class Verbs(click.Group):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from captchalab.cli.group import main, open_project, require_free
+from captchalab.cli.group import PORT, main, open_project, require_free
 from captchalab.errors import UserError
 from captchalab.project import Project
 from captchalab.reading.errors import UnreadableError
@@ -29,7 +29,7 @@ def draw(text: str, count: int, out: Path | None) -> None:
     _, params = open_project()
     from PIL import Image
 
-    from captchalab.data.rendering import draw_text
+    from captchalab.data.rendering import draw_text, require_glyphs
 
     unknown = sorted(set(text) - set(params.captcha.alphabet))
     if not text:
@@ -38,10 +38,13 @@ def draw(text: str, count: int, out: Path | None) -> None:
         raise UserError(
             f"{text!r} cannot be drawn: {' '.join(unknown)} is not in captcha.alphabet = {params.captcha.alphabet!r}."
         )
+    require_glyphs(params.captcha)
     if count == 1:
         written = [out or Path(f"{text}.png")]
     else:
         written = [(out or Path(text)) / f"{i:04d}.png" for i in range(count)]
+    if count == 1 and written[0].is_file() and written[0].suffix.lower() != ".png":
+        raise UserError(f"{written[0]} exists and is no PNG file: name another with --out.")
     for i, path in enumerate(written):
         pixels = draw_text(params.captcha, text, params.seed, i)
         try:
@@ -93,7 +96,7 @@ def predict(images: tuple[Path, ...], model: str | None, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--port", default=5001, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--port", default=5001, show_default=True, type=PORT, help="Port on 127.0.0.1.")
 def serve(port: int) -> None:
     """Serve the champion with MLflow's scoring server, on this machine only."""
     project, _ = open_project()

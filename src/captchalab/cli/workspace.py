@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from captchalab.cli.group import main, open_project, require_free
+from captchalab.cli.group import PORT, main, open_project, require_free
 from captchalab.errors import UserError
 from captchalab.project import Project
 
@@ -80,7 +80,7 @@ def relocate(dry_run: bool) -> None:
 
 
 @main.command()
-@click.option("--port", default=5000, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--port", default=5000, show_default=True, type=PORT, help="Port on 127.0.0.1.")
 def ui(port: int) -> None:
     """Open the runs in MLflow's own pages, on this machine only."""
     project, params = open_project()
@@ -103,7 +103,7 @@ def ui(port: int) -> None:
 
 
 @main.command()
-@click.option("--port", default=8080, show_default=True, help="Port on 127.0.0.1.")
+@click.option("--port", default=8080, show_default=True, type=PORT, help="Port on 127.0.0.1.")
 def dashboard(port: int) -> None:
     """Open the studies of searches in Optuna's own pages, on this machine only."""
     project, params = open_project()

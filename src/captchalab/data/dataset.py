@@ -7,7 +7,9 @@ number, everything that shaped the split and a digest over both arrays, samples.
 """
 
 import hashlib
+import math
 import platform
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -43,9 +45,14 @@ class SplitData(NamedTuple):
 
 
 def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: int, out: Path, workers: int = 0) -> None:
-    """Draw a split to the folder `out`; the same bytes for any number of workers (0: one per core)."""
+    """Draw a split to the folder `out`; the same bytes for any number of workers (0: one per core).
+
+    Raises:
+        UserError: the disk is too small, or the font lacks a character.
+    """
     n = params.images
     weights = params.weights if isinstance(params, TrainSplitParams) else {}
+    _require_space(out, n * (math.prod(captcha.image_shape) + captcha.length))
     prepare(captcha)
     with files.atomic_write(out) as folder:
         folder.mkdir(parents=True)
@@ -74,6 +81,16 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
         }
         files.write_json(folder / "meta.json", meta)
         image_grid(SplitData(images, labels, meta)).save(folder / "samples.png")
+
+
+def _require_space(out: Path, size: int) -> None:
+    """Refuse what the disk cannot hold: writing to a mapped file on a full disk would kill the process."""
+    free = shutil.disk_usage(next(parent for parent in out.absolute().parents if parent.exists())).free
+    if size > free:
+        raise UserError(
+            f"{out} would take {size / 1e9:,.1f} GB, and its disk has {free / 1e9:,.1f} GB free: make room, or draw "
+            "fewer images."
+        )
 
 
 def load(folder: Path, captcha: CaptchaParams, weights: Weights | None = None) -> SplitData:

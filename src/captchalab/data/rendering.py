@@ -18,9 +18,11 @@ import numpy as np
 from captcha.image import ImageCaptcha
 from PIL import Image, ImageDraw
 
+from captchalab.errors import UserError
 from captchalab.reading.captcha import CaptchaParams
 
 COMPILING_AFTER_S = 3.0  # what has been compiled before is there in a tenth of that
+NO_CHARACTER = "\U0010ffff"  # by the Unicode standard
 BATCH_IMAGES = 32  # drawn at a time: their pixels stay in the processor's caches
 
 
@@ -50,8 +52,29 @@ def draw_batch(
     return renderer.random(keys, params.length, [(weights or {}).get(char, 1.0) for char in params.alphabet])
 
 
+def require_glyphs(params: CaptchaParams) -> None:
+    """Refuse an alphabet with characters that would all look alike, because the font has none of them.
+
+    Raises:
+        UserError: names them.
+    """
+    font = ImageCaptcha(params.width_px, params.height_px).truefonts[0]
+    box = font.getmask(NO_CHARACTER)  # what a font shows for a character that it lacks
+    lacking = [char for char in params.alphabet if bytes(font.getmask(char)) == bytes(box)]
+    if lacking:
+        raise UserError(
+            f"captcha.alphabet has {' '.join(lacking)}, which the font of the package captcha lacks and would draw as "
+            "empty boxes: take characters that it has."
+        )
+
+
 def prepare(params: CaptchaParams) -> None:
-    """Have everything compiled, once for all workers that are started after it; the first time it takes its while."""
+    """Have everything compiled, once for all workers that are started after it; the first time it takes its while.
+
+    Raises:
+        UserError: the font lacks a character of the alphabet.
+    """
+    require_glyphs(params)
     import numba  # noqa: F401 - its import is no part of what is timed
 
     text = "drawing: compiling for this machine, half a minute the first time"

@@ -141,6 +141,8 @@ def pixels(name: str, content: bytes, captcha: CaptchaParams) -> np.ndarray:
             if captcha.channels == 1:
                 return np.asarray(shown.convert("L"))[..., None]
             return np.asarray(shown.convert("RGB"))
+    except UnreadableError:
+        raise  # a ValueError, but it says enough
     except UnidentifiedImageError:
         raise UnreadableError(f"{name} cannot be read as an image: give a PNG or JPEG file.") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:  # Pillow's, for a broken file
