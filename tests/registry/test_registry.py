@@ -1,6 +1,7 @@
 """Promotion, rollback and the list, on a real MLflow store with networks that predict for real."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -136,7 +137,17 @@ def test_a_lead_that_is_enough_at_first_is_not_after_a_million_attempts(opened, 
     outcome = promote(0.6)
     assert outcome.version is None
     assert "attempt 1000000 against this champion needs 5e-14 or less" in outcome.decision.reason
-    assert f"would take about {outcome.decision.needs:,} captchas." in outcome.decision.reason
+    assert f"would take about {outcome.decision.images_to_tell:,} captchas." in outcome.decision.reason
+
+
+def test_the_command_that_draws_more_names_the_same_run(opened, promote):
+    promote(0.5)
+    opened.client.set_model_version_tag("captcha", "1", "attempts", "999999")
+    run_id = promote(0.6).run_id
+    of_the_workspace, of_a_run = run("promote"), run("promote", "--run", run_id)
+    assert (of_the_workspace.exit_code, of_a_run.exit_code) == (3, 3)
+    assert re.search(r"^`captchalab promote --images \d+` draws as many\.$", of_the_workspace.stdout, re.M)
+    assert re.search(rf"^`captchalab promote --run {run_id} --images \d+` draws as many\.$", of_a_run.stdout, re.M)
 
 
 def test_what_is_refused_without_a_captcha_is_no_attempt(opened, promote):

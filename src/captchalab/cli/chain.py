@@ -20,9 +20,8 @@ def generate(split: "Split") -> None:
     """Draw a split of captchas to data/SPLIT."""
     project, params = open_project()
     from captchalab.data import dataset
-    from captchalab.training.progress import Task
 
-    _require_device(params, Task.of(params, "train", "ctc"))  # before minutes of drawing for a training that ends
+    _task(params, "train", "ctc")  # before minutes of drawing for a training that is refused
     out = project.split(split)
     dataset.generate(
         params.captcha, split, getattr(params.splits, split), params.split_seed(split), out, params.runtime.workers
@@ -110,25 +109,28 @@ def compare() -> None:
     )
 
 
-def _require_device(params: "Params", task: "Task") -> None:
+def _task(params: "Params", name: "StageName", kind: "Kind") -> "Task":
+    """A stage to train, refused where it needs a GPU that is not there."""
+    # TensorFlow reads it when it is imported; whoever sets it by hand means it
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(params.runtime.threads or os.cpu_count()))
+    from captchalab.training.progress import Task
+
+    task = Task.of(params, name, kind)
     if params.runtime.needs == "gpu":
         from captchalab.training import need
 
         need.require_gpu(task)
+    return task
 
 
 def _fit(name: "StageName", kind: "Kind") -> None:
     project, params = open_project()
-    # TensorFlow reads it when it is imported; whoever sets it by hand means it
-    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(params.runtime.threads or os.cpu_count()))
+    task = _task(params, name, kind)
     from captchalab.tracking import origin, runs
     from captchalab.tracking.store import Store
     from captchalab.training import fit
     from captchalab.training.journal import Journal
-    from captchalab.training.progress import Task
 
-    task = Task.of(params, name, kind)
-    _require_device(params, task)
     tags = origin.run_tags(project, kind, name)
     stage_1 = Journal(project.stage(kind, "train")) if name == "finetune" else None
     fit.fit(task, project.stage_paths(kind, name), tags, runs.Background(Store.of(project), stage_1))

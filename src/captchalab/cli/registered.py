@@ -30,8 +30,8 @@ def promote(run_id: str | None, images: int | None, force: bool, reason: str | N
     print(cards.candidate_table(outcome.candidate, outcome.champion, outcome.before and outcome.before.number))
     if outcome.version is None:
         print(f"Not promoted (exit status 3): {outcome.decision.reason}")
-        if needs := outcome.decision.needs:
-            print(f"`captchalab promote {f'--run {run_id} ' if run_id else ''}--images {needs}` draws as many.")
+        if n := outcome.decision.images_to_tell:
+            print(f"`captchalab promote {f'--run {run_id} ' if run_id else ''}--images {n}` draws as many.")
         sys.exit(3)
     verb = "Promoted" if outcome.decision.better else f"Promoted by force ({reason})"
     print(f"{verb}: {outcome.decision.reason}\n{outcome.version.name} is champion.")

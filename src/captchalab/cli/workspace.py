@@ -27,7 +27,7 @@ def profile(name: str | None, back: bool) -> None:
     loaded = params.load(project.params)
     print(f"`dvc repro` now runs {profiles.describe(loaded.captcha)}.")
     if loaded.runtime.needs == "gpu":
-        print("It is made for a GPU: without one, a training says how long it would take, and ends.")
+        print("It is made for a GPU: without one, it says how long training would take, and ends.")
 
 
 @main.command()

@@ -52,10 +52,10 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
     """
     n = params.images
     weights = params.weights if isinstance(params, TrainSplitParams) else {}
-    _require_space(out, n * (math.prod(captcha.image_shape) + captcha.length))
     prepare(captcha)
     with files.atomic_write(out) as folder:
         folder.mkdir(parents=True)
+        _require_space(out, folder, n * (math.prod(captcha.image_shape) + captcha.length))
         for name, shape in (("images", (n, *captcha.image_shape)), ("labels", (n, captcha.length))):
             np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape).flush()
         starts = range(0, n, CHUNK_IMAGES)
@@ -83,9 +83,9 @@ def generate(captcha: CaptchaParams, split: Split, params: SplitParams, seed: in
         image_grid(SplitData(images, labels, meta)).save(folder / "samples.png")
 
 
-def _require_space(out: Path, size: int) -> None:
+def _require_space(out: Path, folder: Path, size: int) -> None:
     """Refuse what the disk cannot hold: writing to a mapped file on a full disk would kill the process."""
-    free = shutil.disk_usage(next(parent for parent in out.absolute().parents if parent.exists())).free
+    free = shutil.disk_usage(folder).free
     if size > free:
         raise UserError(
             f"{out} would take {size / 1e9:,.1f} GB, and its disk has {free / 1e9:,.1f} GB free: make room, or draw "

@@ -50,7 +50,7 @@ class Decision(NamedTuple):
     reason: str
     p: float | None = None  # one-sided; None where nothing was compared
     max_p: float | None = None  # what this attempt could spend
-    needs: int | None = None  # captchas that would tell the two apart, where more of them would
+    images_to_tell: int | None = None  # that would tell the two apart; None where more would not
 
 
 def decide(rules: PromoteParams, candidate: Result, champion: Result | None, attempt: int = 1) -> Decision:
